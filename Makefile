@@ -1,0 +1,43 @@
+# Everything a person or a CI needs, in one place: `make` lists it.
+# Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench docs clean
+BIN := .venv/bin
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/.ready ## Create .venv with all that the demo needs
+
+demo: .venv/.ready ## Run the demo: real Kafka and Valkey, no Docker (ARGS=--json: one JSON object)
+	@$(BIN)/segstream demo $(ARGS)
+
+test: .venv/.ready-dev ## Run the tests (ARGS=... is passed on to pytest)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/.ready-dev ## Lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: .venv/.ready-dev ## Write what is generated: schemas and reference pages
+	@$(BIN)/python scripts/make_schemas.py
+	@$(BIN)/python scripts/make_docs.py
+
+clean: ## Remove .venv and caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
+
+# A stamp is renewed when what it depends on changes. The script writes to stderr only, so that
+# the output of `make demo ARGS=--json` is the JSON and nothing else.
+.venv/.ready: pyproject.toml uv.lock scripts/setup.sh
+	@sh scripts/setup.sh local >&2
+	@touch $@
+
+.venv/.ready-dev: pyproject.toml uv.lock scripts/setup.sh
+	@sh scripts/setup.sh local dev >&2
+	@touch .venv/.ready $@

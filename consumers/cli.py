@@ -1,0 +1,304 @@
+"""The `segstream` command. Exit codes: 0 done, 1 error while running, 2 wrong usage or settings."""
+
+import json
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from confluent_kafka import KafkaException
+from redis import RedisError
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from consumers import settings as settings_
+from consumers.setup import local, plan_of, target_of
+from segstream.core.config import ConfigError
+from segstream.core.mapping import MappingError
+from segstream.ports import Refused, Unavailable
+from segstream.shell.files import FileError
+from segstream.shell.local import LocalUnavailable
+from segstream.shell.replay import ReplayError
+
+app = typer.Typer(
+    help="Customer events in, segment changes out: each one exactly once, with a reason.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+topics_app = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
+config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(config_app, name="config")
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Process(StrEnum):
+    """What `segstream run` can run."""
+
+    segmenter = "segmenter"
+    trainer = "trainer"
+
+
+def main() -> None:
+    """Run the command; errors for people on stderr."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        raise SystemExit(done.exit_code) from None
+    except typer.Abort:
+        raise SystemExit(130) from None
+    except ConfigError as error:
+        err.print(f"[red]The settings have {len(error.mistakes)} mistake(s):[/red]")
+        for mistake in error.mistakes:
+            err.print(f"  {mistake}", markup=False)
+        raise SystemExit(2) from None
+    except MappingError as error:
+        err.print(str(error), markup=False)
+        raise SystemExit(2) from None
+    except Exception as error:
+        _explain(error)
+
+
+def _explain(error: Exception) -> None:
+    usage = getattr(error, "exit_code", None)
+    if usage is not None and hasattr(error, "show"):  # click's usage errors
+        error.show()
+        raise SystemExit(2)
+    known = (Refused, Unavailable, LocalUnavailable, ReplayError, FileError, RedisError)
+    if isinstance(error, KafkaException):
+        err.print(f"Kafka: {error.args[0].str()}", style="red", markup=False)
+        raise SystemExit(1)
+    if isinstance(error, known):
+        err.print(str(error), style="red", markup=False)
+        raise SystemExit(1)
+    raise error
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """A function that says whether Ctrl-C or SIGTERM has come."""
+    asked = threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _logging() -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(message)s",
+        handlers=[RichHandler(console=err, show_path=False, markup=False)],
+    )
+
+
+def _tell(text: str) -> None:
+    err.print(text, style="dim", markup=False)
+
+
+# -- running --------------------------------------------------------------------------
+
+
+@app.command()
+def demo(as_json: Json = False) -> None:
+    """Play a real year of a shop through real servers, started here for the purpose."""
+    from consumers import demo as demo_  # noqa: PLC0415 (the trainer's libraries load slowly)
+
+    settings = settings_.load({})
+    with stopping() as stop:
+        try:
+            figures, model = demo_.demo(settings, err if as_json else out, stop, as_json=as_json)
+        except demo_.Interrupted:
+            err.print("stopped")
+            raise typer.Exit(130) from None
+    if as_json:
+        print(json.dumps(figures))  # noqa: T201
+    else:
+        out.print(demo_.summary(figures, model))
+
+
+@app.command()
+def up(
+    directory: Annotated[Path, typer.Option(help="Where the servers keep their data.")] = Path(
+        ".segstream"
+    ),
+    segmenters: Annotated[int, typer.Option(min=1, help="How many segmenter processes.")] = 2,
+) -> None:
+    """Local servers and all processes in this terminal, until Ctrl-C."""
+    from consumers.processes import environment_of, processes  # noqa: PLC0415
+    from segstream.shell.topics import create  # noqa: PLC0415
+
+    settings = settings_.load()
+    with stopping() as stop, local(settings, directory, _tell) as here:
+        for line in create(here.kafka, plan_of(here)):
+            _tell(line)
+        environment = environment_of(here)
+        with processes(
+            directory.absolute() / "processes", environment, segmenters, _tell
+        ) as running:
+            out.print("segstream is up. In another terminal:\n")
+            for name in ("SEGSTREAM_KAFKA_BOOTSTRAP_SERVERS", "SEGSTREAM_REDIS_URL"):
+                out.print(f"  export {name}={environment[name]}", markup=False)
+            out.print("  segstream watch\n\nCtrl-C stops everything; the data stay.")
+            while not stop():
+                running.supervise()
+                threading.Event().wait(0.2)
+
+
+@app.command()
+def run(
+    process: Annotated[Process, typer.Argument(help="Which one.")],
+    slot: Annotated[
+        str | None, typer.Option(help="Stable name of this worker; default: the host name.")
+    ] = None,
+) -> None:
+    """One process, for production."""
+    settings = settings_.load()
+    if slot is not None:
+        settings = settings.model_copy(update={"slot": slot})
+    _logging()
+    with stopping() as stop:
+        if process is Process.segmenter:
+            from consumers import segmenter  # noqa: PLC0415
+
+            segmenter.run(settings, stop)
+        else:
+            from consumers import trainer  # noqa: PLC0415
+
+            trainer.run(settings, stop)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="JSON Lines, CSV or Parquet; also .gz and .xz.")],
+    mapping: Annotated[
+        Path | None, typer.Option(help="How the rows of a table become calls (TOML).")
+    ] = None,
+    as_lived: Annotated[
+        bool, typer.Option(help="Play the time between the events too, day by day.")
+    ] = False,
+) -> None:
+    """Send a file's events; run again after a stop, it goes on where it was."""
+    from segstream.shell import files  # noqa: PLC0415
+    from segstream.shell.replay import replay as send  # noqa: PLC0415
+
+    settings = settings_.load()
+    rows = None if mapping is None else files.load_mapping(mapping)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with stopping() as stop, Progress(*columns, console=err, transient=True) as shown:
+        task = shown.add_task("sending", total=files.count(file, rows))
+        summary = send(
+            files.calls(file, rows),
+            files.digest(file, rows),
+            target_of(settings),
+            as_lived=as_lived,
+            progress=lambda lines, _: shown.update(task, completed=lines),
+            stop=stop,
+        )
+    out.print(
+        f"{summary.sent:,} sent, {summary.skipped:,} were there already "
+        f"({summary.seconds:.1f} s)"
+        + (", stopped: run it again to go on" if summary.stopped else "")
+    )
+    if summary.stopped:
+        raise typer.Exit(130)
+
+
+# -- looking --------------------------------------------------------------------------
+
+
+@app.command()
+def inspect(customer: str, as_json: Json = False) -> None:
+    """One customer: windows, vector, segment, since when, why, how far the next one is."""
+    from consumers import look  # noqa: PLC0415
+
+    with stopping() as stop:
+        look.inspect(settings_.load(), out, customer, stop, as_json)
+
+
+@app.command()
+def segments(as_json: Json = False) -> None:
+    """The active model: ids, names, sizes, profiles."""
+    from consumers import look  # noqa: PLC0415
+
+    look.segments(settings_.load(), out, as_json)
+
+
+@app.command()
+def watch(
+    beginning: Annotated[bool, typer.Option(help="From the first change that is kept.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Follow the changes as they are committed."""
+    from consumers import look  # noqa: PLC0415
+
+    with stopping() as stop:
+        look.watch(settings_.load(), out, stop, beginning=beginning, raw=as_json)
+
+
+@app.command()
+def events(customer: str) -> None:
+    """What the log holds about a customer."""
+    from consumers import look  # noqa: PLC0415
+
+    with stopping() as stop:
+        look.events(settings_.load(), out, customer, stop)
+
+
+# -- topics and settings --------------------------------------------------------------
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing, and the published positions."""
+    from segstream.shell import topics  # noqa: PLC0415
+
+    settings = settings_.load()
+    for line in topics.create(settings.kafka, plan_of(settings)) or ["nothing was missing"]:
+        out.print(line)
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Compare the topics with the contract; exit code 1 if anything differs."""
+    from segstream.shell import topics  # noqa: PLC0415
+
+    settings = settings_.load()
+    found = topics.check(settings.kafka, plan_of(settings))
+    for line in found or ["all topics are as they should be"]:
+        out.print(line, markup=False)
+    if found:
+        raise typer.Exit(1)
+
+
+@config_app.command("check")
+def config_check() -> None:
+    """Name every mistake in the settings; exit code 2 if there is any."""
+    settings = settings_.load()
+    columns = settings.definition.columns()
+    out.print(f"the settings are fine: {len(columns)} features ({', '.join(columns)})")
+
+
+@config_app.command("show")
+def config_show() -> None:
+    """All settings in force, secrets masked, as JSON."""
+    settings = settings_.load()
+    out.print_json(json.dumps({**settings.shown(), "layout": settings.layout}))

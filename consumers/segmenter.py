@@ -1,0 +1,70 @@
+"""The segmenter process: customer events in, segment changes out. Run as many as there are cores."""
+
+import gc
+import logging
+import time
+from collections.abc import Callable
+
+from consumers.settings import Settings
+from segstream.core.step import Function
+from segstream.ports import Ports
+from segstream.shell.kafka import KafkaSink, KafkaSource
+from segstream.shell.metrics import SegmenterMetrics
+from segstream.shell.models import Models
+from segstream.shell.redis import RedisStore, connect
+from segstream.worker import Limits, Worker
+
+log = logging.getLogger(__name__)
+
+
+class WallClock:
+    """The machine's clocks."""
+
+    def wall(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def cpu(self) -> float:
+        return time.thread_time()
+
+
+def run(settings: Settings, stop: Callable[[], bool]) -> None:
+    """Work until `stop()`. Raises Refused when a person must look."""
+    metrics = SegmenterMetrics()
+    port = metrics.metrics.serve(settings.metrics.port, settings.metrics.address)
+    store = RedisStore(connect(settings.redis.url), settings.namespace)
+    store.check()
+    group = settings.group("segmenter")
+    topic = settings.topic("customer-events")
+    sink = KafkaSink(
+        settings.kafka,
+        f"{group}.{settings.slot}",
+        {
+            "changes": settings.topic("segment-changes"),
+            "memberships": settings.topic("customer-segments"),
+            "samples": settings.topic("feature-samples"),
+            "dead_letters": settings.topic("customer-events-dlq"),
+        },
+        topic,
+    )
+    source = KafkaSource(settings.kafka, topic, group)
+    models = Models(settings.kafka, settings.topic("segment-models"))
+    worker = Worker(
+        Function(settings.definition),
+        Ports(source, store, sink, models, WallClock(), metrics),
+        topic,
+        settings.topics.partitions,
+        settings.topics.partitioner,
+        Limits(idle_seconds=settings.clock.seconds),
+    )
+    log.info("segmenter %s: metrics on port %d", settings.slot, port)
+    # What was made until here lives on; batches make short-lived objects by the thousand.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+    try:
+        worker.run(stop)
+    finally:
+        source.close()
+        sink.close()

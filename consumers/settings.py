@@ -1,0 +1,281 @@
+"""Settings of a process: segstream.toml, then the environment. The only place that reads either.
+
+Every mistake is reported at once, with its key path. Environment variables win over the file:
+`SEGSTREAM_CONFIG`, `SEGSTREAM_NAMESPACE`, `SEGSTREAM_SLOT`, `SEGSTREAM_REDIS_URL`,
+`SEGSTREAM_METRICS_PORT`, `SEGSTREAM_METRICS_ADDRESS`, `SEGSTREAM_CLOCK_IDLE`,
+`SEGSTREAM_PARTITIONS`, `SEGSTREAM_REPLICATION`, and `SEGSTREAM_KAFKA_<NAME>` for any
+librdkafka property (`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`).
+"""
+
+import os
+import socket
+import tomllib
+from collections.abc import Iterator, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import KafkaException, Producer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from segstream.core import expression
+from segstream.core.config import ConfigError, Definition, Duration, Mistake, define, mistakes_of
+from segstream.core.hash import Partitioner
+
+DEFINITION_KEYS = frozenset(Definition.model_fields)
+PREFIX = "SEGSTREAM_"
+KAFKA_PREFIX = "SEGSTREAM_KAFKA_"
+#: Environment variables besides SEGSTREAM_KAFKA_*, and the setting that each stands for.
+VARIABLES = {
+    "SEGSTREAM_NAMESPACE": ("namespace",),
+    "SEGSTREAM_SLOT": ("slot",),
+    "SEGSTREAM_REDIS_URL": ("redis", "url"),
+    "SEGSTREAM_METRICS_PORT": ("metrics", "port"),
+    "SEGSTREAM_METRICS_ADDRESS": ("metrics", "address"),
+    "SEGSTREAM_CLOCK_IDLE": ("clock", "idle"),
+    "SEGSTREAM_PARTITIONS": ("topics", "partitions"),
+    "SEGSTREAM_REPLICATION": ("topics", "replication"),
+}
+#: Set by segstream itself; another value would break a guarantee.
+OWN = frozenset(
+    {
+        "group.id", "transactional.id", "isolation.level", "enable.auto.commit",
+        "enable.auto.offset.store", "auto.offset.reset", "enable.idempotence",
+    }
+)  # fmt: skip
+SECRET = ("password", "secret", "key", "token", "jaas", "pem")
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RedisSettings(Part):
+    """Where States and Checkpoints are kept."""
+
+    url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        pattern=r"^(redis|rediss|unix)://",
+        description="URL of Redis or Valkey; `rediss://` for TLS, user and password inside",
+    )
+
+
+class Topics(Part):
+    """Names and shape of the topics."""
+
+    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._-]*$", description="before every name")
+    partitions: int = Field(
+        default=4,
+        ge=1,
+        le=10_000,
+        description="of customer-events and the topics keyed by customer; chosen once, "
+        "at least 64 in production",
+    )
+    replication: int = Field(default=1, ge=1, le=10, description="copies of each partition")
+    partitioner: Partitioner = Field(
+        default="murmur2",
+        description="what producers use: `murmur2` (Java) or `crc32` (librdkafka's default)",
+    )
+
+
+class MetricsSettings(Part):
+    """The Prometheus endpoint of each process."""
+
+    port: int = Field(default=9464, ge=0, le=65_535, description="0 chooses a free one")
+    address: str = Field(default="127.0.0.1", description="`0.0.0.0` in a container")
+
+
+class ClockSettings(Part):
+    """The wall clock, which enters the log of silent partitions."""
+
+    idle: Duration | str = Field(
+        default="60s",
+        description="silence after which the wall clock is appended to a partition; "
+        "`off` for replays of old data",
+    )
+
+    @field_validator("idle")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        if text != "off":
+            expression.parse_duration(text)
+        return text
+
+    @property
+    def seconds(self) -> float:
+        return 0.0 if self.idle == "off" else expression.parse_duration(self.idle) / 1000
+
+
+class TrainingSettings(Part):
+    """How the model is learned."""
+
+    segments: int = Field(default=6, ge=2, le=100, description="how many (k)")
+    first_customers: int = Field(
+        default=500, ge=10, description="panel customers before the first version"
+    )
+    maintain: Duration = Field(default="7d", description="event time between versions")
+    challenger: float = Field(
+        default=0.03, ge=0, le=1, description="how much better a fresh model must be to win"
+    )
+    seed: int = Field(default=0, ge=0, description="of the random starts")
+
+
+class Settings(Part):
+    """All settings of a process."""
+
+    namespace: str = Field(
+        default="segstream",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="prefix of Redis keys, consumer groups and transactional ids",
+    )
+    slot: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="stable name of this worker; a restart under it recovers at once; "
+        "default: the host name",
+    )
+    preset: str = Field(default="retail", description="definition to start from: retail, media")
+    kafka: dict[str, str | int | float | bool] = Field(
+        default={"bootstrap.servers": "127.0.0.1:9092"}, description="any librdkafka property"
+    )
+    redis: RedisSettings = RedisSettings()
+    topics: Topics = Topics()
+    metrics: MetricsSettings = MetricsSettings()
+    clock: ClockSettings = ClockSettings()
+    training: TrainingSettings = TrainingSettings()
+    definition: Definition
+
+    @property
+    def layout(self) -> str:
+        return self.definition.digest(self.topics.partitions, self.topics.partitioner)
+
+    def topic(self, name: str) -> str:
+        return self.topics.prefix + name
+
+    def group(self, process: str) -> str:
+        return f"{self.namespace}.{process}"
+
+    def shown(self) -> dict[str, Any]:
+        """All settings as they are in force, secrets masked."""
+        body = self.model_dump(mode="json", exclude_none=True)
+        body["kafka"] = {
+            name: "********" if any(word in name for word in SECRET) else value
+            for name, value in body["kafka"].items()
+        }
+        body["redis"]["url"] = _masked(self.redis.url)
+        return body
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings in force; ConfigError names all mistakes at once."""
+    environment = os.environ if environment is None else environment
+    body, mistakes = _file(environment.get("SEGSTREAM_CONFIG"))
+    body["kafka"] = dict(_flat(body.get("kafka", {})))
+    mistakes += _from_environment(body, environment)
+    declared = {key: body.pop(key) for key in DEFINITION_KEYS & body.keys()}
+    base, problems = _preset(body.get("preset", "retail" if "measures" not in declared else ""))
+    mistakes += problems
+    definition: Any = None
+    try:
+        definition = define(_merged(base, declared))
+    except ConfigError as error:
+        mistakes += error.mistakes
+    mistakes += _kafka_mistakes(body["kafka"])
+    if not body["kafka"]:
+        del body["kafka"]
+    try:
+        # A stand-in lets the other settings be checked when the definition has mistakes.
+        settings = Settings.model_validate({**body, "definition": definition or define(_retail())})
+    except ValidationError as error:
+        raise ConfigError(mistakes + mistakes_of(error)) from None
+    if mistakes:
+        raise ConfigError(mistakes)
+    return settings
+
+
+def presets() -> list[str]:
+    """Names of the definitions that come with segstream."""
+    names = [p.name for p in files("segstream.presets").iterdir() if p.name.endswith(".toml")]
+    return sorted(n.removesuffix(".toml") for n in names if "-" not in n)
+
+
+def _retail() -> dict[str, Any]:
+    return tomllib.loads((files("segstream.presets") / "retail.toml").read_text())
+
+
+def _preset(name: str) -> tuple[dict[str, Any], list[Mistake]]:
+    if not name:
+        return {}, []
+    if name not in presets():
+        text = f"there is no such preset; there are: {', '.join(presets())}"
+        return _retail(), [Mistake(("preset",), name, text)]
+    return tomllib.loads((files("segstream.presets") / f"{name}.toml").read_text()), []
+
+
+def _file(path: str | None) -> tuple[dict[str, Any], list[Mistake]]:
+    if path is None:
+        return {}, []
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8")), []
+    except OSError as error:
+        return {}, [Mistake(("SEGSTREAM_CONFIG",), path, f"cannot be read: {error.strerror}")]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {}, [Mistake(("SEGSTREAM_CONFIG",), path, f"is not TOML: {error}")]
+
+
+def _from_environment(body: dict[str, Any], environment: Mapping[str, str]) -> list[Mistake]:
+    mistakes = []
+    for name, value in environment.items():
+        if name.startswith(KAFKA_PREFIX):
+            body["kafka"][name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = value
+        elif name in VARIABLES:
+            *sections, key = VARIABLES[name]
+            place = body
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[key] = value
+        elif name.startswith(PREFIX) and name != "SEGSTREAM_CONFIG":
+            known = ", ".join(sorted([*VARIABLES, "SEGSTREAM_CONFIG", f"{KAFKA_PREFIX}*"]))
+            mistakes.append(Mistake((name,), value, f"no such setting; there are: {known}"))
+    return mistakes
+
+
+def _flat(table: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """`[kafka] sasl.mechanism = …` is a nested table in TOML; librdkafka wants the dotted name."""
+    if not isinstance(table, dict):
+        yield path, table
+        return
+    for name, value in table.items():
+        yield from _flat(value, f"{path}.{name}" if path else name)
+
+
+def _kafka_mistakes(kafka: Mapping[str, Any]) -> list[Mistake]:
+    mistakes = []
+    for name, value in kafka.items():
+        shown = "********" if any(word in name for word in SECRET) else value
+        if name in OWN:
+            mistakes.append(Mistake(("kafka", name), shown, "is set by segstream itself"))
+            continue
+        try:
+            Producer({name: value, "log_level": 0})
+        except (KafkaException, TypeError, ValueError) as error:
+            text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
+            if "No such configuration" in text or "Invalid value" in text:
+                mistakes.append(Mistake(("kafka", name), shown, text))
+    return mistakes
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Tables of `over` added to those of `base`, name by name."""
+    merged = dict(base)
+    for key, value in over.items():
+        there = merged.get(key)
+        both = isinstance(there, dict) and isinstance(value, dict)
+        merged[key] = {**there, **value} if both else value  # type: ignore[dict-item]
+    return merged
+
+
+def _masked(url: str) -> str:
+    head, at, host = url.rpartition("@")
+    scheme, _, _ = head.partition("://")
+    return f"{scheme}://********@{host}" if at else url

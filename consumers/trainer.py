@@ -1,0 +1,56 @@
+"""The trainer process: feature samples in, versions of the model out. One active, others stand by."""
+
+import logging
+from collections.abc import Callable
+
+from consumers.settings import Settings
+from segstream.core.expression import parse_duration
+from segstream.learn import TrainedFeature, Training
+from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
+from segstream.shell.metrics import TrainerMetrics
+from segstream.shell.models import Models
+from segstream.shell.river import CustomerKMeans
+from segstream.trainer import Ports, Trainer
+
+log = logging.getLogger(__name__)
+
+
+def training_of(settings: Settings) -> Training:
+    """What is to be learned, from the declared features."""
+    columns = settings.definition.columns()
+    return Training(
+        tuple(
+            TrainedFeature(
+                name, f.expression, f.transform, f.fill, f.weight, f.low, f.high, f.clip
+            )
+            for name, f in columns.items()
+        ),
+        settings.definition.features_id(),
+        k=settings.training.segments,
+        first_customers=settings.training.first_customers,
+        maintain_days=parse_duration(settings.training.maintain) // parse_duration("1d"),
+        challenger_margin=settings.training.challenger,
+        seed=settings.training.seed,
+    )
+
+
+def run(settings: Settings, stop: Callable[[], bool]) -> None:
+    """Work until `stop()`."""
+    metrics = TrainerMetrics()
+    port = metrics.metrics.serve(settings.metrics.port, settings.metrics.address)
+    group = settings.group("trainer")
+    models = settings.topic("segment-models")
+    samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)
+    press = KafkaPress(
+        settings.kafka,
+        f"{group}.{settings.slot}",
+        models,
+        settings.topic("customer-events"),
+    )
+    ports = Ports(samples, Models(settings.kafka, models), press, CustomerKMeans, metrics)
+    log.info("trainer %s: metrics on port %d", settings.slot, port)
+    try:
+        Trainer(training_of(settings), ports).run(stop)
+    finally:
+        samples.close()
+        press.close()

@@ -1,0 +1,474 @@
+"""Bytes → events, as columns.
+
+Almost every record takes the fast path: a msgspec decoder that is compiled from the
+configuration and knows only the fields that some measure or trait reads. It accepts nothing
+that the authority (`call.py`, pydantic) refuses; whatever it does not accept goes to the
+authority, which either accepts it after all or says what is wrong, for the dead letter.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from segstream.core import call
+from segstream.core.call import Call, ClockControl, Invalid, ModelControl
+from segstream.core.config import Definition
+from segstream.core.hash import Partitioner, partitions_of
+
+Control = ModelControl | ClockControl
+Headers = list[tuple[str, bytes]] | None
+
+#: Bounds of the values that are read. Sums stay exact integers, `last` stays a plain float64.
+SUM_LIMIT = 1e9
+LAST_LIMIT = 1e12
+
+
+class Records(NamedTuple):
+    """Consecutive records of one partition, as columns of equal length."""
+
+    offsets: Sequence[int]
+    appended: Sequence[int]  # ms, the broker's append time
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers]
+    keys: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def part(self, start: int, stop: int | None = None) -> "Records":
+        cut = slice(start, stop)
+        return Records(
+            self.offsets[cut],
+            self.appended[cut],
+            self.values[cut],
+            self.headers[cut],
+            self.keys[cut],
+        )
+
+
+class Reject(NamedTuple):
+    """A record that is not a valid event on its right partition."""
+
+    record: int  # position among the records
+    reason: str
+    message: str
+
+
+class Events(NamedTuple):
+    """The valid calls of some records, as columns, in record order.
+
+    `record` int64 [n]: position among the records. `time` int64 [n]: ms, not yet clamped.
+    `kind` int64 [n]: see Reading. `values` float64 [n, fields]: as read, NaN = missing.
+    `code` int64 [n]: position in `customers`, the distinct customers.
+    """
+
+    record: npt.NDArray[np.int64]
+    time: npt.NDArray[np.int64]
+    kind: npt.NDArray[np.int64]
+    values: npt.NDArray[np.float64]
+    code: npt.NDArray[np.int64]
+    customers: list[str]
+    messages: list[str]
+    names: list[str]
+
+
+class Decoded(NamedTuple):
+    events: Events
+    controls: list[tuple[int, Control]]  # by record index
+    rejects: list[Reject]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value that some measure or trait reads from some calls."""
+
+    path: tuple[str, ...]
+    limits: tuple[float, float] | None  # None: a declared value, read as its position
+    values: dict[str, int]
+    other: float = np.nan  # what a value that was not declared counts as
+
+
+class Columns(NamedTuple):
+    """Raw columns of accepted calls, before grouping."""
+
+    record: list[int]
+    time: list[int]
+    customer: list[str]
+    raw_id: list[bytes]
+    message: list[str]
+    kind: list[int]
+    name: list[str]
+
+
+class Reader:
+    """Decodes records by the configuration. Immutable; one per process.
+
+    `kinds` maps (call type, track event name or "") to a small number ≥ 1; 0 is every call
+    that no measure or trait names. `fields_of[kind]` are the fields to read from that kind.
+    """
+
+    def __init__(self, definition: Definition) -> None:
+        self.fields: list[Field] = []
+        self.kinds: dict[tuple[str, str], int] = {}
+        self.fields_of: list[list[int]] = [[]]
+        self.field_of: dict[tuple[str, str], int] = {}  # (section, name) -> field
+        self._declare(definition)
+        self._decoder = msgspec.json.Decoder(self._struct())
+        self._getters = [_getter(field.path) for field in self.fields]
+
+    # -- compile ----------------------------------------------------------------------
+
+    def _declare(self, definition: Definition) -> None:
+        for name, measure in definition.measures.items():
+            keys = [("track", event) for event in measure.events]
+            keys += [(kind, "") for kind in measure.calls]
+            field = None
+            if measure.field is not None:
+                limit = SUM_LIMIT if measure.kind == "sum" else LAST_LIMIT
+                low = 0.0 if measure.kind == "sum" else -limit
+                limits = None if measure.kind == "distinct" else (low, limit)
+                values = {value: i for i, value in enumerate(measure.values)}
+                field = Field(tuple(measure.field.split(".")), limits, values)
+            self._add("measures", name, keys, field)
+        for name, trait in definition.traits.items():
+            path = tuple((trait.field or f"traits.{name}").split("."))
+            limits = (-LAST_LIMIT, LAST_LIMIT) if trait.kind == "number" else None
+            values = {value: i for i, value in enumerate(trait.values)}
+            self._add(
+                "traits",
+                name,
+                [("identify", "")],
+                Field(path, limits, values, len(values)),
+            )
+
+    def _add(
+        self, section: str, name: str, keys: list[tuple[str, str]], field: Field | None
+    ) -> None:
+        number = None
+        if field is not None:
+            number = self.field_of[section, name] = len(self.fields)
+            self.fields.append(field)
+        for key in keys:
+            kind = self.kinds.setdefault(key, len(self.kinds) + 1)
+            if kind == len(self.fields_of):
+                self.fields_of.append([])
+            if number is not None:
+                self.fields_of[kind].append(number)
+
+    def _struct(self) -> Any:
+        """The tagged union of calls, with only the fields that are read."""
+        text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+        moment = Annotated[datetime, msgspec.Meta(tz=True)]
+        tree: dict[str, Any] = {}
+        for field in self.fields:
+            node = tree
+            for step in field.path[:-1]:
+                node = node.setdefault(step, {})
+            node[field.path[-1]] = _narrower(node.get(field.path[-1]), field)
+        common = [
+            ("userId", text | None, None),
+            ("anonymousId", text | None, None),
+            ("messageId", text | None, None),
+            ("timestamp", moment | None, None),
+        ]
+        places = {
+            "track": ("properties", "context"),
+            "page": ("properties", "context"),
+            "screen": ("properties", "context"),
+            "identify": ("traits", "context"),
+            "group": ("traits", "context"),
+        }
+        structs = []
+        for tag, names in places.items():
+            fields: list[Any] = [("event", text)] if tag == "track" else []
+            fields += common
+            for name in names:
+                fields.append((name, _nested(name, tree.get(name, {})) | None, None))
+            structs.append(
+                msgspec.defstruct(
+                    tag.capitalize(),
+                    fields,
+                    tag_field="type",
+                    tag=tag,
+                    gc=False,
+                    kw_only=True,
+                    namespace={"TYPE": tag},
+                )
+            )
+        union: Any = structs[0]
+        for struct in structs[1:]:
+            union |= struct
+        return union
+
+    # -- read -------------------------------------------------------------------------
+
+    def decode(
+        self,
+        records: Records,
+        partition: int,
+        partitions: int,
+        partitioner: Partitioner,
+    ) -> Decoded:
+        """Read records of a partition. Never raises for what a producer can send."""
+        found = _Found(
+            Columns([], [], [], [], [], [], []),
+            np.full((len(records), len(self.fields)), np.nan),
+            [],
+            [],
+        )
+        fast = self._fast(records, partition, found)
+        slow = np.ones(len(records), bool)
+        slow[fast] = False
+        for i in np.flatnonzero(slow).tolist():
+            self._slow(records, i, partition, found)
+        return found.finished(partition, partitions, partitioner)
+
+    def _fast(self, records: Records, partition: int, found: "_Found") -> list[int]:
+        """Decode plain calls; the indices of the records that are done."""
+        values = records.values
+        candidates = [
+            i
+            for i, (value, headers) in enumerate(zip(values, records.headers, strict=True))
+            if value is not None and (not headers or _is_plain(headers)) and _is_simple(value)
+        ]
+        calls, kept = _decode_all(self._decoder.decode, values, candidates)
+        times = _times(calls, [records.appended[i] for i in kept])
+        timely = (times >= call.EARLIEST_MS) & (times < call.END_MS)
+        done: list[int] = []
+        columns = found.columns
+        for i, c, time, good in zip(kept, calls, times.tolist(), timely.tolist(), strict=True):
+            customer = raw = c.userId
+            if customer is None:
+                raw = c.anonymousId
+                customer = f"a:{raw}"
+            elif customer.startswith("a:"):
+                continue
+            if raw is None or not good or "\0" in raw:
+                continue
+            kind = self.kinds.get((c.TYPE, c.event if c.TYPE == "track" else ""), 0)
+            columns.record.append(i)
+            columns.time.append(time)
+            columns.customer.append(customer)
+            columns.raw_id.append(raw.encode())
+            columns.message.append(c.messageId or f"{partition}-{records.offsets[i]}")
+            columns.kind.append(kind)
+            columns.name.append(c.event if c.TYPE == "track" else c.TYPE)
+            done.append(i)
+            for field in self.fields_of[kind]:
+                value = self._getters[field](c)
+                if value is not None:
+                    found.values[i, field] = self._position(field, value)
+        return done
+
+    def _position(self, field: int, value: Any) -> float:
+        declared = self.fields[field]
+        if declared.limits is not None:
+            return float(value)
+        return (
+            declared.values.get(value, declared.other)
+            if isinstance(value, str)
+            else (declared.other)
+        )
+
+    def _slow(self, records: Records, i: int, partition: int, found: "_Found") -> None:
+        """Let the authority decide about one record."""
+        try:
+            reading = call.read(records.values[i], records.headers[i])
+            if not isinstance(reading, Call):
+                found.controls.append((i, reading))
+                return
+            key = (reading.type, reading.name if reading.type == "track" else "")
+            kind = self.kinds.get(key, 0)
+            values = {f: self._checked(f, reading.body) for f in self.fields_of[kind]}
+        except Invalid as error:
+            found.rejects.append(Reject(i, error.reason, error.message))
+            return
+        columns = found.columns
+        columns.record.append(i)
+        columns.time.append(records.appended[i] if reading.time is None else reading.time)
+        columns.customer.append(reading.customer)
+        columns.raw_id.append(reading.raw_id.encode())
+        columns.message.append(reading.message_id or f"{partition}-{records.offsets[i]}")
+        columns.kind.append(kind)
+        columns.name.append(reading.name)
+        for field, value in values.items():
+            found.values[i, field] = value
+
+    def _checked(self, field: int, raw: dict[str, Any]) -> float:
+        """The value at a field's path; NaN if missing; Invalid if it is of the wrong kind."""
+        declared = self.fields[field]
+        value: Any = raw
+        for depth, step in enumerate(declared.path):
+            if value is None:
+                return np.nan
+            if not isinstance(value, dict):
+                place = ".".join(declared.path[:depth])
+                raise Invalid("value", f"{place} = {call.shown(value)} is not an object")
+            value = value.get(step)
+        if value is None:
+            return np.nan
+        if declared.limits is None:
+            return self._position(field, value)
+        low, high = declared.limits
+        is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            place = ".".join(declared.path)
+            text = f"{place} = {call.shown(value)} is not a number from {low:g} to {high:g}"
+            raise Invalid("value", text)
+        return float(value)
+
+
+class _Found(NamedTuple):
+    """What reading has found so far; `values` is by record index."""
+
+    columns: Columns
+    values: npt.NDArray[np.float64]
+    controls: list[tuple[int, Control]]
+    rejects: list[Reject]
+
+    def finished(self, partition: int, partitions: int, partitioner: Partitioner) -> Decoded:
+        columns = self.columns
+        index = np.array(columns.record, np.int64)
+        right = partitions_of(columns.raw_id, partitions, partitioner) == partition
+        for row in np.flatnonzero(~right).tolist():
+            self.rejects.append(_misplaced(columns, row, partition, partitions, partitioner))
+        order = np.flatnonzero(right)
+        # The slow path appends behind the fast one; record order is restored here, once.
+        if len(order) and (np.diff(index[order]) < 0).any():
+            order = order[np.argsort(index[order], kind="stable")]
+        rows = order.tolist()
+        codes: dict[str, int] = {}
+        code = [codes.setdefault(columns.customer[row], len(codes)) for row in rows]
+        events = Events(
+            index[order],
+            np.array(columns.time, np.int64)[order],
+            np.array(columns.kind, np.int64)[order],
+            self.values[index[order]],
+            np.array(code, np.int64),
+            list(codes),
+            [columns.message[row] for row in rows],
+            [columns.name[row] for row in rows],
+        )
+        return Decoded(events, sorted(self.controls, key=lambda c: c[0]), sorted(self.rejects))
+
+
+def _misplaced(
+    columns: Columns,
+    row: int,
+    partition: int,
+    partitions: int,
+    partitioner: Partitioner,
+) -> Reject:
+    expected = int(partitions_of([columns.raw_id[row]], partitions, partitioner)[0])
+    setting = "murmur2_random" if partitioner == "murmur2" else "consistent_random"
+    text = (
+        f"customer {call.shown(columns.customer[row])} belongs on partition {expected} of "
+        f"{partitions}, the record is on {partition}: key records by the raw id and set the "
+        f"producer's partitioner to {partitioner} (librdkafka: partitioner={setting})"
+    )
+    return Reject(columns.record[row], "partition", text)
+
+
+def _times(calls: list[Any], appended: list[int]) -> npt.NDArray[np.int64]:
+    """Times in ms, int64 [n]: `call.ms_of` for all at once; the append time where there is none."""
+    moments = [c.timestamp for c in calls]
+    seconds = np.array([0.0 if m is None else m.timestamp() for m in moments])
+    times = np.rint(seconds * 1e6).astype(np.int64) // 1000
+    missing = [i for i, m in enumerate(moments) if m is None]
+    times[missing] = [appended[i] for i in missing]
+    return times
+
+
+def _is_simple(value: bytes) -> bool:
+    """Whether skipping the fields that are not read can overlook nothing."""
+    return (len(value) <= call.MAX_DEPTH and value.isascii()) or call.skimmable(value)
+
+
+def _is_plain(headers: Headers) -> bool:
+    """No CloudEvents envelope: the value is a call as it is."""
+    if headers is None:
+        return True
+    return not any(name in ("ce_type", "content-type") for name, _ in headers)
+
+
+def _decode_all(
+    decode: Callable[[Any], Any], values: Sequence[bytes | None], candidates: list[int]
+) -> tuple[list[Any], list[int]]:
+    """Decode in one C loop, resumed behind each value that is refused."""
+    calls: list[Any] = []
+    kept: list[int] = []
+    at = 0
+    while at < len(candidates):
+        rest = candidates[at:]
+        before = len(calls)
+        with suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            calls.extend(map(decode, map(values.__getitem__, rest)))
+        done = len(calls) - before
+        kept += rest[:done]
+        at += done + 1
+    return calls, kept
+
+
+def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
+    whole = attrgetter(".".join(map(_attribute, path)))
+
+    def get(struct: Any) -> Any:
+        try:
+            return whole(struct)
+        except AttributeError:  # an object on the way is missing
+            return None
+
+    return get
+
+
+def _attribute(step: str) -> str:
+    """A JSON name as a Python attribute."""
+    return "f_" + step.encode().hex() if not step.isidentifier() else step
+
+
+def _narrower(there: Any, field: Field) -> Any:
+    """The type of a leaf that several fields may read: the narrowest bounds win."""
+    if field.limits is None:
+        return str
+    low, high = field.limits
+    if isinstance(there, tuple):
+        low, high = max(low, there[0]), min(high, there[1])
+    return (low, high)
+
+
+def _nested(name: str, tree: dict[str, Any]) -> Any:
+    fields: list[Any] = []
+    rename = {}
+    for step, node in tree.items():
+        kind: Any
+        if isinstance(node, dict):
+            kind = _nested(f"{name}_{step}", node)
+        elif isinstance(node, tuple):
+            kind = Annotated[float, msgspec.Meta(ge=node[0], le=node[1])]
+        else:
+            kind = str
+        rename[_attribute(step)] = step
+        fields.append((_attribute(step), kind | None, None))
+    return msgspec.defstruct(name, fields, rename=rename, gc=False)
+
+
+def minor_units(values: npt.NDArray[np.float64], decimals: int) -> npt.NDArray[np.int64]:
+    """Values × 10^decimals, rounded half to even on the shortest decimal text of the float64.
+
+    int64 [n]; NaN counts as 0. Binary floating point decides all but the near ties.
+    """
+    scaled = np.nan_to_num(values, nan=0.0) * 10.0**decimals
+    rounded = np.rint(scaled)
+    near = np.abs(np.abs(scaled - np.floor(scaled)) - 0.5) < 1e-3
+    for i in np.flatnonzero(near).tolist():
+        exact = Decimal(repr(float(values[i]))).scaleb(decimals)
+        rounded[i] = int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
+    return rounded.astype(np.int64)

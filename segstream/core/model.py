@@ -1,0 +1,62 @@
+"""An immutable version of the model: Vectors → distances to segments. Scoring never calls River."""
+
+import numpy as np
+import numpy.typing as npt
+
+from segstream.core.expression import Floats
+from segstream.core.feature import Features, Vectors
+from segstream.core.record import ModelFeature, ModelRecord
+
+Longs = npt.NDArray[np.int64]
+
+
+def coordinates(raw: Vectors, features: list[ModelFeature]) -> Vectors:
+    """Raw values [n, d] in model space [n, d]: fill, transform, clip, standardise, weight.
+
+    float64 throughout, then rounded to float32, so that a last bit that differs between
+    processors does not decide.
+    """
+    space = np.empty(raw.shape, np.float32)
+    for j, feature in enumerate(features):
+        x = raw[:, j].astype(np.float64)
+        x = np.where(np.isnan(x), feature.fill, x)
+        if feature.transform == "log1p":
+            x = np.log1p(np.maximum(x, 0.0))
+        low, high = feature.clip
+        x = np.minimum(np.maximum(x, low), high)
+        space[:, j] = (x - feature.mean) / feature.scale * feature.weight
+    return space
+
+
+class Model:
+    """A ModelRecord, compiled for scoring. Segments are in ascending order of id."""
+
+    def __init__(self, record: ModelRecord) -> None:
+        self.record = record
+        self.version = record.model
+        self.features = Features(feature.expression for feature in record.features)
+        segments = sorted(record.segments, key=lambda s: s.segment)
+        self.ids: Longs = np.array([s.segment for s in segments], np.int64)
+        self.names = {s.segment: s.name for s in segments}
+        self.centres = np.array([s.centre for s in segments], np.float64)
+        self.index = {segment: i for i, segment in enumerate(self.ids.tolist())}
+
+    def coordinates(self, raw: Vectors) -> Vectors:
+        """See `coordinates`."""
+        return coordinates(raw, self.record.features)
+
+    def distances(self, space: Vectors) -> Floats:
+        """Euclidean distances float64 [n, segments], summed in feature order.
+
+        A loop over feature columns: the bits of a matrix product would depend on the number
+        of rows.
+        """
+        total = np.zeros((len(space), len(self.centres)))
+        for j in range(space.shape[1]):
+            difference = space[:, j, None].astype(np.float64) - self.centres[None, :, j]
+            total += difference * difference
+        return np.sqrt(total)
+
+    def nearest(self, distances: Floats) -> Longs:
+        """Index of the nearest segment per row, int64 [n]; ties: the lowest id."""
+        return np.asarray(distances.argmin(axis=1), np.int64)

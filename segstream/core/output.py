@@ -1,0 +1,120 @@
+"""What a batch says to the world: changes, memberships, samples, dead letters, as bytes.
+
+Plain dicts in the shapes of `record.py`, because they are written at speed; tests hold them
+against the pydantic models.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+
+from segstream.core.batch import Position
+from segstream.core.event import Headers
+from segstream.core.expression import MINUTE
+from segstream.core.feature import Vectors
+from segstream.core.model import Model
+
+Topic = Literal["changes", "memberships", "samples", "dead_letters"]
+Order = tuple[int, int, int, int, bytes]
+"""(record, is an event, minute, is a marker, customer): the order of rows in the log."""
+
+CHANGE_TYPE = "segstream.segment.changed.v1"
+REASONS = 3
+
+encode = msgspec.json.encode
+
+
+class Output(NamedTuple):
+    """A record to publish. `partition` None: the topic has one partition."""
+
+    topic: Topic
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    position: Position
+    order: Order
+
+
+def ms_text(ms: int) -> str:
+    """`2026-11-23T06:06:00.123Z`."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def number(value: np.floating[Any] | float) -> float | None:
+    """A raw float32 as the shortest decimal that reads back as it; None = missing."""
+    return None if np.isnan(value) else float(str(np.float32(value)))
+
+
+def change_headers(
+    ce_id: str, source: str, customer: str, at: int
+) -> list[tuple[str, bytes | None]]:
+    """CloudEvents attributes of a change, binary mode."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", ce_id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", CHANGE_TYPE.encode()),
+        ("ce_subject", customer.encode()),
+        ("ce_time", ms_text(at).encode()),
+        ("content-type", b"application/json"),
+    ]
+
+
+def reasons(
+    model: Model, raw: Vectors, space: Vectors, left: int | None, entered: int
+) -> list[dict[str, Any]]:
+    """Features by their share in (x − left)² − (x − entered)², largest first, at most 3.
+
+    `left`, `entered`: positions of segments in the Model; left None: the panel mean.
+    """
+    z = space.astype(np.float64)
+    start = np.zeros(len(z)) if left is None else model.centres[left]
+    gain = ((z - start) ** 2 - (z - model.centres[entered]) ** 2).tolist()
+    total = sum(gain)
+    if total <= 0:
+        return []
+    best = sorted((j for j, g in enumerate(gain) if g > 0), key=lambda j: (-gain[j], j))
+    return [
+        {
+            "feature": model.record.features[j].name,
+            "value": number(raw[j]),
+            "share": round(gain[j] / total, 6),
+        }
+        for j in best[:REASONS]
+    ]
+
+
+def dead_letter(
+    *,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    errors: dict[str, str],
+) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
+    """The original record with `segstream.errors.*` headers."""
+    added = [(f"segstream.errors.{name}", text.encode()) for name, text in errors.items()]
+    return key, value, [*(headers or []), *added]
+
+
+def sample(partition: int, level: int, minute: int, features: str, vector: Sequence[Any]) -> bytes:
+    """A panel customer's raw vector at a tick."""
+    return encode(
+        {
+            "partition": partition,
+            "level": level,
+            "at": ms_text(minute * MINUTE),
+            "features": features,
+            "values": [number(value) for value in vector],
+        }
+    )
+
+
+def day_marker(partition: int, partitions: int, minute: int) -> bytes:
+    """This partition's clock has passed a midnight."""
+    day = ms_text(minute * MINUTE)
+    return encode({"partition": partition, "partitions": partitions, "day": day})

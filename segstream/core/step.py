@@ -1,0 +1,427 @@
+"""The pure function of one partition. Read this file first.
+
+    records ─ decode ─▶ events ─ gather ─▶ batch ─ (load States) ─ step ─▶ outcome
+
+`step` walks the batch span by span (one pane, one active Model each): rows → windows → vectors →
+distances → decisions. It never looks at a clock, and how the log is cut into batches, or by how
+many workers it is read, changes nothing: `docs/semantics.md` says what is computed,
+`tests/oracle.py` computes it a second time.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from segstream.core import output
+from segstream.core.batch import Batch, Checkpoint, Position, Span, due_minutes, gather, minutes_of
+from segstream.core.config import Definition
+from segstream.core.event import Decoded, Reader, Records, Reject
+from segstream.core.expression import MINUTE, Floats, Term
+from segstream.core.feature import Features, Vectors
+from segstream.core.hash import Partitioner, customer_hash, level_of, message_hash
+from segstream.core.model import Model
+from segstream.core.output import Order, Output, Topic, encode, ms_text
+from segstream.core.row import People, Reborn, SpanRows, Work, rows_of
+from segstream.core.segment import Move, decide
+from segstream.core.window import RING, Bools, Layout, Rows, States, running_latest
+
+__all__ = ["Function", "Outcome", "Partition"]
+
+DAY_MINUTES = 1_440
+
+
+class Outcome(NamedTuple):
+    """What a batch leads to: State bytes to write, and records to publish in log order."""
+
+    checkpoint: Checkpoint
+    writes: list[tuple[str, bytes]]
+    deletes: list[str]
+    indexed: list[tuple[int, str]]  # (minute of the period, customer): born
+    unindexed: list[tuple[int, str]]  # forgotten
+    outputs: list[Output]
+
+
+class Partition(NamedTuple):
+    """Which partition of which topic is computed."""
+
+    number: int
+    partitions: int
+    partitioner: Partitioner
+    topic: str
+
+
+class Function:
+    """Everything compiled from the Definition, once per process."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.reader = Reader(definition)
+        self.layout = Layout(definition, self.reader)
+        columns = definition.columns().values()
+        self.features = Features(column.expression for column in columns)
+        self.features_id = definition.features_id()
+
+    def decode(self, records: Records, partition: Partition) -> Decoded:
+        """Records → events, controls and rejects."""
+        return self.reader.decode(
+            records, partition.number, partition.partitions, partition.partitioner
+        )
+
+    def gather(
+        self,
+        records: Records,
+        decoded: Decoded,
+        checkpoint: Checkpoint,
+        models: Mapping[int, Model],
+        max_ticks: int = 50_000,
+    ) -> Batch:
+        """Events → a batch; see `batch.gather`. `models` hold every version that is named."""
+        digests = {version: model.record.digest for version, model in models.items()}
+        return gather(records, decoded, checkpoint, self.definition, digests, max_ticks)
+
+    def due_minutes(self, batch: Batch) -> list[int]:
+        """Minutes of the period whose customers the batch ticks."""
+        return due_minutes(batch, self.definition)
+
+    def touched(self, batch: Batch, checkpoint: Checkpoint, due: Sequence[str]) -> list[str]:
+        """Customers whose States the batch needs: those of its events, then those due."""
+        if all(span.model == 0 for span in batch.spans):  # only the panel ticks
+            due = [c for c in due if level_of(customer_hash(c)) >= checkpoint.level]
+        return list(dict.fromkeys([*batch.decoded.events.customers, *due]))
+
+    def step(
+        self,
+        batch: Batch,
+        checkpoint: Checkpoint,
+        partition: Partition,
+        models: Mapping[int, Model],
+        states: tuple[Sequence[str], Sequence[bytes | None]],
+    ) -> Outcome:
+        """Compute a batch. `states`: what `touched` asked for, and the bytes of each (or None)."""
+        return _Step(self, batch, checkpoint, partition, models, states).run()
+
+
+class _Step:
+    """One batch under way: the customers' States, and what has been said so far."""
+
+    def __init__(
+        self,
+        function: Function,
+        batch: Batch,
+        checkpoint: Checkpoint,
+        partition: Partition,
+        models: Mapping[int, Model],
+        states: tuple[Sequence[str], Sequence[bytes | None]],
+    ) -> None:
+        customers, blobs = states
+        self.function, self.layout = function, function.layout
+        self.batch, self.checkpoint = batch, checkpoint
+        self.partition, self.models = partition, models
+        self.existed = np.array([blob is not None for blob in blobs], bool)
+        self.people = People(
+            list(customers),
+            self.layout.unpack(blobs, customers),
+            self.existed.copy(),
+            list(checkpoint.born),
+            checkpoint.level,
+            max(1, function.definition.panel.size // partition.partitions),
+        )
+        hashes = np.array([message_hash(m) for m in batch.decoded.events.messages], np.uint64)
+        self.work = Work(batch, hashes, self.people, self.layout)
+        self.counts = dict(checkpoint.counts)
+        self.changes = dict(checkpoint.changes)
+        self.segments = dict(checkpoint.segments)
+        self.outputs: list[Output] = []
+
+    def run(self) -> Outcome:
+        for span in self.batch.spans:
+            self.span(span)
+        self.dead_letters()
+        self.outputs.sort(key=lambda out: out.order)
+        return self.outcome()
+
+    # -- one span ---------------------------------------------------------------------
+
+    def span(self, span: Span) -> None:
+        """Evaluate a stretch of the log with one pane and one active Model."""
+        try:
+            found = rows_of(span, self.work)
+        except Reborn as cut:
+            clock = int(self.batch.clock[cut.record])
+            self.span(span._replace(stop=cut.record, high=clock + 1))
+            self.span(span._replace(start=cut.record, low=clock + 1))
+            return
+        if len(found.code):
+            self.evaluate(span, found)
+        for forgotten in found.forgotten:
+            self.forget(span, *forgotten)
+        self.mark_days(span)
+        self.count("late", found.late)
+        self.count("duplicates", found.duplicates)
+
+    def evaluate(self, span: Span, found: SpanRows) -> None:
+        """Rows → windows → vectors → distances → decisions; then the States as they are after."""
+        rows, people = found.rows, self.people
+        states = people.states[found.code]  # a copy: ticks that decide nothing leave no trace
+        self.layout.rotate(states, span.pane)
+        terms, saturated = self.layout.advance(states, rows)
+        self.count("saturated", saturated)
+        accepted = self.accept(states, rows)
+        vectors = self.function.features.vectorize(terms, len(rows.at))
+        changed = accepted
+        if span.model:
+            changed = changed | self.decide(span, found, states, terms)
+        self.sample(found, vectors)
+        people.states[found.code[changed]] = states[changed]
+        people.dirty[found.code[changed]] = True
+        people.alive[found.code[accepted]] = True
+
+    def accept(self, states: States, rows: Rows) -> Bools:
+        """Note the accepted events in the States; which groups have any."""
+        is_event = rows.event >= 0
+        events = np.flatnonzero(is_event)
+        self.count("valid", len(events))
+        group = rows.group[events]
+        total = np.bincount(group, minlength=len(states))
+        order = np.arange(len(events)) - (np.cumsum(total) - total)[group]
+        kept = total[group] - order <= RING  # of more than a ring, only the newest
+        place = (states["accepted"][group].astype(np.int64) + order) % RING
+        ids = self.work.messages[rows.event[events]]
+        states["ids"][group[kept], place[kept]] = ids[kept]
+        states["accepted"] += total.astype(np.uint32)
+        states["last"] = running_latest(rows, rows.time, states["last"])[rows.last]
+        return np.asarray(total > 0)
+
+    def decide(
+        self, span: Span, found: SpanRows, states: States, terms: dict[Term, Floats]
+    ) -> Bools:
+        """Nearest segments and hysteresis; which groups have changed."""
+        model, rows = self.models[span.model], found.rows
+        raw = model.features.vectorize(terms, len(rows.at))
+        space = model.coordinates(raw)
+        distances = model.distances(space)
+
+        def nearest_under(version: int, row: int) -> int:
+            old = self.models[version]
+            one = old.features.vectorize({t: v[row : row + 1] for t, v in terms.items()}, 1)
+            return int(old.ids[old.nearest(old.distances(old.coordinates(one)))[0]])
+
+        moves, changed = decide(
+            states, rows, model, distances, self.function.definition.hysteresis, nearest_under
+        )
+        for move in moves:
+            self.change(model, found, move, (raw, space, distances))
+        return changed
+
+    # -- what is said -----------------------------------------------------------------
+
+    def change(
+        self,
+        model: Model,
+        found: SpanRows,
+        move: Move,
+        vectors: tuple[Vectors, Vectors, Floats],
+    ) -> None:
+        """A change and the membership after it."""
+        row, rows = move.row, found.rows
+        raw, space, distances = (v[row] for v in vectors)
+        customer = self.people.customers[int(found.code[move.group])]
+        at = int(rows.at[row])
+        event = int(rows.event[row])
+        left, entered = model.index.get(move.left), model.index[move.entered]
+        events = self.batch.decoded.events
+        body = {
+            "customer": customer,
+            "sequence": move.sequence,
+            "from": self.segment(model, move.left),
+            "to": self.segment(model, move.entered),
+            "cause": move.cause,
+            "rule": move.rule,
+            "at": ms_text(at),
+            "event": None
+            if event < 0
+            else {"id": events.messages[event], "name": events.names[event]},
+            "model": model.version,
+            "distance": {
+                "from": None if left is None else round(float(distances[left]), 6),
+                "to": round(float(distances[entered]), 6),
+            },
+            "reasons": output.reasons(model, raw, space, left, entered),
+        }
+        order = self.order(found, row, customer)
+        self.say_change(order, customer, at, body)
+        membership = {
+            "customer": customer,
+            "segment": move.entered,
+            "name": model.names[move.entered],
+            "since": ms_text(at),
+            "at": ms_text(at),
+            "model": model.version,
+            "sequence": move.sequence,
+        }
+        self.say("memberships", order, customer.encode(), encode(membership))
+        self.changes[move.cause] += 1
+        self.move_count(move.left, move.entered)
+
+    def forget(self, span: Span, code: int, record: int, minute: int, level: int) -> None:
+        """A customer silent for two windows leaves: null records, State deleted."""
+        people = self.people
+        state, customer = people.states[code], people.customers[code]
+        order = (record, 0, minute, 0, customer.encode())
+        segment, hash64 = int(state["segment"]), int(state["hash"])
+        if segment:
+            body = {
+                "customer": customer,
+                "sequence": int(state["sequence"]) + 1,
+                "from": self.segment(self.models[span.model], segment),
+                "to": None,
+                "cause": "forgotten",
+                "rule": None,
+                "at": ms_text(minute * MINUTE),
+                "event": None,
+                "model": span.model,
+                "distance": None,
+                "reasons": None,
+            }
+            self.say_change(order, customer, minute * MINUTE, body)
+            self.say("memberships", order, customer.encode(), None)
+            self.changes["forgotten"] += 1
+            self.move_count(segment, 0)
+        if level_of(hash64) >= level:
+            self.say("samples", order, f"{hash64:016x}".encode(), None)
+        people.alive[code] = False
+        people.dirty[code] = False
+        self.layout.reset(people.states, np.array([code]))
+
+    def sample(self, found: SpanRows, vectors: Vectors) -> None:
+        """The raw vectors of panel customers at their ticks."""
+        for row in np.flatnonzero(found.panel >= 0).tolist():
+            code = int(found.code[found.rows.group[row]])
+            customer = self.people.customers[code]
+            level, minute = int(found.panel[row]), int(found.minute[row])
+            value = output.sample(
+                self.partition.number, level, minute, self.function.features_id, vectors[row]
+            )
+            key = f"{int(self.people.states['hash'][code]):016x}".encode()
+            self.say("samples", self.order(found, row, customer), key, value)
+
+    def mark_days(self, span: Span) -> None:
+        """This partition's clock has passed these midnights."""
+        first, last = minutes_of(span)
+        for minute in range(-(-first // DAY_MINUTES) * DAY_MINUTES, last + 1, DAY_MINUTES):
+            record = int(np.searchsorted(self.batch.clock, minute * MINUTE, "left"))
+            key = f"day-{self.partition.number}".encode()
+            value = output.day_marker(self.partition.number, self.partition.partitions, minute)
+            self.say("samples", (record, 0, minute, 1, b""), key, value)
+
+    def dead_letters(self) -> None:
+        """The records that are no valid events on their partition, with the reason."""
+        batch, records = self.batch, self.batch.records
+        controls = {record for record, _ in batch.decoded.controls if record < batch.size}
+        controls |= {r.record for r in batch.rejects if r.reason == "control"}
+        self.count("control", len(controls))
+        for reject in batch.rejects:
+            self.count("dead_letters", reject.record not in controls)
+            self.dead_letter(reject, records)
+
+    def dead_letter(self, reject: Reject, records: Records) -> None:
+        record = reject.record
+        key, value, headers = output.dead_letter(
+            key=records.keys[record],
+            value=records.values[record],
+            headers=records.headers[record],
+            errors={
+                "reason": reject.reason,
+                "message": reject.message,
+                "topic": self.partition.topic,
+                "partition": str(self.partition.number),
+                "offset": str(records.offsets[record]),
+                "at": ms_text(records.appended[record]),
+            },
+        )
+        self.say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
+
+    # -- small parts ------------------------------------------------------------------
+
+    def say_change(self, order: Order, customer: str, at: int, body: dict[str, object]) -> None:
+        record, is_event, minute, *_ = order
+        ce_id = f"{self.partition.number}-{self.batch.records.offsets[record]}"
+        if not is_event:
+            ce_id += f"-{minute}-{customer_hash(customer):016x}"
+        headers = output.change_headers(ce_id, self.partition.topic, customer, at)
+        self.say("changes", order, customer.encode(), encode(body), headers)
+
+    def say(
+        self,
+        topic: Topic,
+        order: Order,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]] | None = None,
+    ) -> None:
+        record, is_event, minute, *_ = order
+        if is_event:
+            position = Position(self.batch.before[record + 1], int(self.batch.clock[record]))
+        else:
+            position = Position(self.batch.before[record], minute * MINUTE)
+        self.outputs.append(
+            Output(topic, self.partition.number, key, value, headers or [], position, order)
+        )
+
+    def order(self, found: SpanRows, row: int, customer: str) -> Order:
+        minute = int(found.minute[row])
+        return (int(found.record[row]), int(minute < 0), minute, 0, customer.encode())
+
+    def segment(self, model: Model, segment: int) -> dict[str, object] | None:
+        """Id and name; a retired segment's name is that of the newest version that has it."""
+        if segment == 0:
+            return None
+        if segment not in model.names:
+            versions = (v for v in sorted(self.models, reverse=True) if v < model.version)
+            model = next(m for m in map(self.models.__getitem__, versions) if segment in m.names)
+        return {"segment": segment, "name": model.names[segment]}
+
+    def count(self, outcome: str, number: int) -> None:
+        self.counts[outcome] += int(number)
+
+    def move_count(self, left: int, entered: int) -> None:
+        for segment, step in ((left, -1), (entered, 1)):
+            if segment:
+                number = self.segments.get(str(segment), 0) + step
+                self.segments[str(segment)] = number
+                if not number:
+                    del self.segments[str(segment)]
+
+    def outcome(self) -> Outcome:
+        people, period = self.people, self.function.definition.tick.minutes
+        minutes = (people.states["hash"] % np.uint64(period)).astype(np.int64)
+
+        def named(mask: Bools) -> list[tuple[int, str]]:
+            return [(int(minutes[i]), people.customers[i]) for i in np.flatnonzero(mask).tolist()]
+
+        written = np.flatnonzero(people.dirty & people.alive)
+        gone = self.existed & ~people.alive
+        blobs = self.layout.pack(people.states[written])
+        self.count("skewed", self.batch.skewed)
+        checkpoint = msgspec.structs.replace(
+            self.checkpoint,
+            offset=self.batch.end.offset,
+            clock=self.batch.end.clock,
+            model=self.batch.spans[-1].model if self.batch.spans else self.checkpoint.model,
+            level=people.level,
+            born=tuple(people.born),
+            customers=sum(people.born),
+            counts=self.counts,
+            changes=self.changes,
+            segments=self.segments,
+        )
+        return Outcome(
+            checkpoint,
+            list(zip([people.customers[i] for i in written.tolist()], blobs, strict=True)),
+            [people.customers[i] for i in np.flatnonzero(gone).tolist()],
+            named(~self.existed & people.alive),
+            named(gone),
+            self.outputs,
+        )

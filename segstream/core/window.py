@@ -1,0 +1,327 @@
+"""A customer's State as packed bytes of fixed size, and the rolling windows in it.
+
+Windows are rings of fixed UTC panes: slot = pane mod W, one ring per measure, integers only, so
+that sums do not depend on their order. A ring stands at a pane P and holds the panes P−W+1 … P;
+moving it on clears the slots of the panes that were passed. Layout: `schemas/redis-state.md`.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from segstream.core import expression
+from segstream.core.batch import Ints
+from segstream.core.config import Definition
+from segstream.core.event import Reader, minor_units
+from segstream.core.expression import Floats, Is, Recency, Term, Value, Window
+from segstream.core.hash import customer_hash
+
+RING = 16
+"""Accepted message ids that a customer's State remembers."""
+DAY_MS = 86_400_000
+_TIME_BITS = 43  # ms until the year 2248 fit
+
+States = npt.NDArray[Any]  # structured array of Layout.dtype
+Bools = npt.NDArray[np.bool_]
+
+
+class Rows(NamedTuple):
+    """Rows of one span, sorted by customer, in log order within each.
+
+    A row is an accepted event or a tick. All arrays have one entry per row, except `first`
+    and `last`: the first and last row of each group (one group per customer).
+    """
+
+    group: Ints  # group of the row
+    first: Ints  # [groups]
+    last: Ints  # [groups]
+    at: Ints  # T, ms
+    event: Ints  # position among the batch's events; -1 for ticks
+    time: Ints  # the event's clamped time, ms; -1 for ticks
+    kind: Ints  # as in Reader; -1 for ticks
+    values: Floats  # [rows, fields]
+    pane: int  # of T, the same for all rows
+
+
+class Layout:
+    """Where everything is in a State. Compiled from the Definition; immutable."""
+
+    def __init__(self, definition: Definition, reader: Reader) -> None:
+        self.definition = definition
+        self.pane_ms = definition.pane.ms
+        columns = definition.columns().values()
+        terms = {t for c in columns for t in expression.terms(expression.parse(c.expression))}
+        windows = [t for t in terms if isinstance(t, Window)]
+        self.panes = max(t.length for t in windows) // self.pane_ms
+        used = {t.measure for t in windows}
+        measures = definition.measures
+        kinds = {n: m.kind for n, m in measures.items()}
+        self.counts = [n for n in measures if n in used and kinds[n] == "count"]
+        self.sums = [n for n in measures if n in used and kinds[n] == "sum"]
+        self.bits = [n for n in measures if n in used and kinds[n] == "distinct"]
+        recent = {t.measure for t in terms if isinstance(t, Recency)}
+        self.recencies = [n for n in measures if n in recent]
+        self.lasts = [n for n in measures if kinds[n] == "last"] + list(definition.traits)
+        self._windows = {
+            name: [(t, t.length // self.pane_ms) for t in windows if t.measure == name]
+            for name in used
+        }
+        self._choices = {
+            name: [Is(name, value) for value in trait.values]
+            for name, trait in definition.traits.items()
+        }
+        self._compile_sources(reader)
+        self.dtype = self._dtype()
+        self.id = int.from_bytes(hashlib.sha256(repr(self.dtype.descr).encode()).digest()[:4])
+
+    def _compile_sources(self, reader: Reader) -> None:
+        """Which kinds of events reach which measure, and with which field."""
+
+        def kinds_of(name: str) -> list[int]:
+            if name in self.definition.traits:
+                return [reader.kinds["identify", ""]]
+            measure = self.definition.measures[name]
+            keys = [("track", event) for event in measure.events]
+            keys += [(call, "") for call in measure.calls]
+            return [reader.kinds[key] for key in keys]
+
+        size = len(reader.kinds) + 2  # the last entry is kind -1: ticks
+        names = {*self.counts, *self.sums, *self.bits, *self.recencies, *self.lasts}
+        self._takes: dict[str, Bools] = {}
+        for name in names:
+            takes = np.zeros(size, bool)
+            takes[kinds_of(name)] = True
+            self._takes[name] = takes
+        self._field = {name: field for (_, name), field in reader.field_of.items()}
+
+    def _dtype(self) -> np.dtype[Any]:
+        measures = self.definition.measures
+        width = max((len(measures[name].values) for name in self.bits), default=1)
+        bits = next(f"<u{size}" for size in (1, 2, 4, 8) if width <= 8 * size)
+        shapes = [
+            ("counts", "<u2", (len(self.counts), self.panes)),
+            ("sums", "<u4", (len(self.sums), self.panes)),
+            ("bits", bits, (len(self.bits), self.panes)),
+            ("seen", "<i8", (len(self.recencies),)),
+            ("lasts", "<f8", (len(self.lasts),)),
+            ("lasts_at", "<i8", (len(self.lasts),)),
+        ]
+        head: list[Any] = [
+            ("layout", "<u4"),
+            ("accepted", "<u4"),
+            ("hash", "<u8"),
+            ("last", "<i8"),
+            ("since", "<i8"),
+            ("pending_since", "<i8"),
+            ("segment", "<u4"),
+            ("pending", "<u4"),
+            ("stamp", "<u4"),
+            ("sequence", "<u4"),
+            ("pane", "<i8"),
+            ("ids", "<u8", (RING,)),
+        ]
+        return np.dtype(head + [shape for shape in shapes if shape[2][0]])
+
+    # -- bytes ------------------------------------------------------------------------
+
+    def unpack(self, blobs: Sequence[bytes | None], customers: Sequence[str]) -> States:
+        """States of customers, writable; an empty State where there is no blob.
+
+        ValueError for bytes of another layout.
+        """
+        empty = bytes(self.dtype.itemsize)
+        for blob, customer in zip(blobs, customers, strict=True):
+            if blob is not None and len(blob) != self.dtype.itemsize:
+                raise ValueError(
+                    f"State of {customer!r} has {len(blob)} bytes, this layout has "
+                    f"{self.dtype.itemsize}: it was written under another configuration"
+                )
+        joined = bytearray().join([empty if blob is None else blob for blob in blobs])
+        states = np.frombuffer(joined, self.dtype)
+        absent = [i for i, blob in enumerate(blobs) if blob is None]
+        if absent:
+            states["layout"][absent] = self.id
+            states["hash"][absent] = [customer_hash(customers[i]) for i in absent]
+            self.reset(states, np.array(absent))
+        if len(states) and (states["layout"] != self.id).any():
+            wrong = customers[int(np.flatnonzero(states["layout"] != self.id)[0])]
+            raise ValueError(f"State of {wrong!r} was written under another configuration")
+        return states
+
+    def pack(self, states: States) -> list[bytes]:
+        """The bytes of each State."""
+        width = self.dtype.itemsize
+        view = np.ascontiguousarray(states).view(f"V{width}")
+        packed: list[bytes] = view.tolist()
+        return packed
+
+    def reset(self, states: States, where: Ints) -> None:
+        """Make States empty again, keeping whose they are."""
+        kept = states["hash"][where]
+        states[where] = np.zeros(1, self.dtype)[0]
+        states["layout"][where] = self.id
+        states["hash"][where] = kept
+        for name in ("last", "seen", "lasts_at"):
+            if name in (self.dtype.names or ()):
+                states[name][where] = -1
+
+    # -- windows ----------------------------------------------------------------------
+
+    def rotate(self, states: States, pane: int) -> None:
+        """Move the rings on to a pane, in place; slots of the panes passed become 0."""
+        behind = pane - states["pane"]
+        if not behind.any():
+            return
+        age = (pane - np.arange(self.panes)) % self.panes
+        kept = age[None, :] >= behind[:, None]
+        for name in ("counts", "sums", "bits"):
+            if name in (self.dtype.names or ()):
+                states[name] *= kept[:, None, :]
+        states["pane"] = pane
+
+    def advance(self, states: States, rows: Rows) -> tuple[dict[Term, Floats], int]:
+        """Add the events of the rows to the States (one per group, rotated), in place.
+
+        Returns every term's value after each row, float64 [rows], NaN = missing, and how many
+        values were cut off because a pane was full.
+        """
+        terms: dict[Term, Floats] = {}
+        pane_of = rows.time // self.pane_ms
+        cells = _Cells(pane_of % self.panes, rows.pane - pane_of, rows.pane % self.panes)
+        cut = 0
+        for block, names in (("counts", self.counts), ("sums", self.sums)):
+            for i, name in enumerate(names):
+                cut += self._sum(terms, name, states[block][:, i], rows, cells)
+        for i, name in enumerate(self.bits):
+            self._distinct(terms, name, states["bits"][:, i], rows, cells)
+        for i, name in enumerate(self.recencies):
+            seen = states["seen"][:, i]
+            at = running_latest(rows, np.where(self._reaches(name, rows), rows.time, -1), seen)
+            terms[Recency(name)] = np.where(at < 0, np.nan, (rows.at - at) / DAY_MS)
+            seen[:] = at[rows.last]
+        for i, name in enumerate(self.lasts):
+            self._last(terms, name, states["lasts"][:, i], states["lasts_at"][:, i], rows)
+        return terms, cut
+
+    def _reaches(self, name: str, rows: Rows) -> Bools:
+        return self._takes[name][rows.kind]
+
+    def _sum(
+        self,
+        terms: dict[Term, Floats],
+        name: str,
+        ring: Ints,
+        rows: Rows,
+        cells: "_Cells",
+    ) -> int:
+        """A count or sum: its windows after each row, and its ring after the last one."""
+        reaches = self._reaches(name, rows)
+        measure = self.definition.measures[name]
+        if measure.kind == "count":
+            unit, added = 1, reaches.astype(np.int64)
+        else:
+            unit = 10**measure.decimals
+            values = np.where(reaches, rows.values[:, self._field[name]], np.nan)
+            added = minor_units(values, measure.decimals)
+        added, cut = _fitting(ring, rows, cells, added)
+        for term, length in self._windows[name]:
+            slots = (rows.pane - np.arange(length)) % self.panes
+            before = ring if length == self.panes else ring[:, slots]
+            within = added if length == self.panes else np.where(cells.age < length, added, 0)
+            total = before.sum(axis=1, dtype=np.int64)[rows.group] + running_sum(rows, within)
+            terms[term] = total / unit
+        now = np.add.reduceat(np.where(cells.age == 0, added, 0), rows.first)
+        ring[:, cells.now] += now.astype(ring.dtype)
+        late = np.flatnonzero((cells.age != 0) & (added != 0))
+        np.add.at(ring, (rows.group[late], cells.slot[late]), added[late].astype(ring.dtype))
+        return cut
+
+    def _distinct(
+        self,
+        terms: dict[Term, Floats],
+        name: str,
+        ring: Ints,
+        rows: Rows,
+        cells: "_Cells",
+    ) -> None:
+        """How many of the declared values occurred, one bit per value and pane."""
+        position = np.where(self._reaches(name, rows), rows.values[:, self._field[name]], np.nan)
+        for term, length in self._windows[name]:
+            slots = (rows.pane - np.arange(length)) % self.panes
+            before = np.bitwise_or.reduce(ring[:, slots], axis=1)
+            total = np.zeros(len(rows.at))
+            for value in range(len(self.definition.measures[name].values)):
+                had = (before >> np.array(value, ring.dtype)) & np.array(1, ring.dtype)
+                has = (position == value) & (cells.age < length)
+                total += (had[rows.group] != 0) | (running_sum(rows, has.astype(np.int64)) > 0)
+            terms[term] = total
+        events = np.flatnonzero(~np.isnan(position))
+        bit = np.left_shift(np.array(1, ring.dtype), position[events].astype(ring.dtype))
+        np.bitwise_or.at(ring, (rows.group[events], cells.slot[events]), bit)
+
+    def _last(
+        self,
+        terms: dict[Term, Floats],
+        name: str,
+        kept: Floats,
+        kept_at: Ints,
+        rows: Rows,
+    ) -> None:
+        """The value with the greatest (time, offset); rows come in the order of offsets."""
+        value = rows.values[:, self._field[name]]
+        time = np.where(self._reaches(name, rows) & ~np.isnan(value), rows.time, -1)
+        at = running_latest(rows, time, kept_at)
+        number = np.arange(len(time))
+        newest = np.maximum.accumulate(np.where((time >= 0) & (time == at), number, -1))
+        here = newest >= rows.first[rows.group]
+        result = np.where(here, value[newest], kept[rows.group])
+        terms[Value(name)] = np.where(at < 0, np.nan, result)
+        for choice in self._choices.get(name, ()):
+            position = self.definition.traits[name].values.index(choice.value)
+            terms[choice] = np.where(at < 0, np.nan, (result == position) * 1.0)
+        kept[:], kept_at[:] = result[rows.last], at[rows.last]
+
+
+class _Cells(NamedTuple):
+    """Where the rows' events fall in the rings."""
+
+    slot: Ints
+    age: Ints  # panes between the event's pane and the row's; 0 = the current one
+    now: int  # slot of the current pane
+
+
+def running_sum(rows: Rows, values: Ints) -> Ints:
+    """Sum of the values up to and including each row, within its group."""
+    total = np.cumsum(values)
+    start = total[rows.first] - values[rows.first]
+    return np.asarray(total - start[rows.group])
+
+
+def running_latest(rows: Rows, times: Ints, start: Ints) -> Ints:
+    """Greatest of the group's start and the times up to and including each row; -1 = none."""
+    # One accumulate for all groups: the group in the upper bits keeps them apart.
+    base = rows.group << _TIME_BITS
+    latest = np.maximum.accumulate(base + np.maximum(times, start[rows.group]) + 1)
+    return np.asarray(latest - base - 1)
+
+
+def _fitting(ring: Ints, rows: Rows, cells: _Cells, added: Ints) -> tuple[Ints, int]:
+    """What of each added value still fits into its pane, in log order; how many were cut."""
+    limit = np.iinfo(ring.dtype).max
+    there = ring[rows.group, cells.slot].astype(np.int64)
+    if int(there.max(initial=0)) + int(added.sum()) <= limit:
+        return added, 0
+    cell = rows.group * len(ring[0]) + cells.slot
+    order = np.argsort(cell, kind="stable")
+    firsts = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    total = np.cumsum(added[order])
+    group = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(order)))
+    total -= (total[firsts] - added[order][firsts])[group]
+    after = np.minimum(there[order] + total, limit)
+    before = np.minimum(there[order] + total - added[order], limit)
+    fitting = np.empty_like(added)
+    fitting[order] = after - before
+    return fitting, int((fitting != added).sum())

@@ -1,0 +1,277 @@
+"""From the panel to a version of the model.
+
+`fit` is a function of the training settings, the panel, the segment in which River holds each
+customer, and the parent version: the same four give the same bytes.
+
+First version: k-means++ (best of FIRST_TRIES). Later ones keep what people know:
+
+1. Re-scale: fills, clips, means and scales are measured anew on today's panel; the centres are
+   expressed in the new space as the means of River's members.
+2. Lloyd from there. A centre that ends without members is retired, and one with a new id takes
+   its place where the panel is served worst.
+3. A challenger (k-means++, best of CHALLENGER_TRIES) takes over only if its inertia is lower by
+   the margin; ids then go to the clusters that hold most of their members (Hungarian method).
+
+An id is never used again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
+
+from segstream.core import kmeans
+from segstream.core.feature import Vectors
+from segstream.core.model import coordinates
+from segstream.core.name import Vocabulary, name_segments
+from segstream.core.output import ms_text, number
+from segstream.core.panel import Panel
+from segstream.core.record import Fate, ModelFeature, ModelRecord, ModelSegment, Retired
+from segstream.core.record import Panel as PanelRecord
+
+FIRST_TRIES = 10
+CHALLENGER_TRIES = 3
+#: a segment's share of members below which a parent is not worth telling
+TOLD = 0.05
+
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainedFeature:
+    """How the trainer prepares a coordinate. `clip`: quantiles; `low`, `high`: words for names."""
+
+    name: str
+    expression: str
+    transform: Literal["none", "log1p"] = "none"
+    fill: float | Literal["median"] = "median"
+    weight: float = 1.0
+    low: str | None = None
+    high: str | None = None
+    clip: tuple[float, float] = (0.005, 0.995)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is learned, and when it is published. `features_id` names the list in samples."""
+
+    features: tuple[TrainedFeature, ...]
+    features_id: str
+    k: int = 6
+    first_customers: int = 500
+    maintain_days: int = 7
+    challenger_margin: float = 0.03
+    seed: int = 0
+
+
+class Found(NamedTuple):
+    """A partition of the panel with ids; `gap`: by how much the challenger was better."""
+
+    partition: kmeans.Partition
+    ids: list[int]
+    gap: float | None
+
+
+def fit(
+    training: Training,
+    panel: Panel,
+    held: Mapping[int, int],
+    parent: ModelRecord | None,
+    at: int,
+) -> ModelRecord:
+    """The next version, sealed. `held`: segment of each customer in River (empty: start anew).
+
+    ValueError if the panel is empty.
+    """
+    customers = panel.customers()
+    if not customers:
+        raise ValueError("no customers to learn from")
+    raw = panel.matrix(customers)
+    features = fit_space(training, raw)
+    z = coordinates(raw, features)
+    before = np.array([held.get(customer, 0) for customer in customers])
+    version = 1 if parent is None else parent.model + 1
+    found = _find(training, z, before, parent, np.random.default_rng([training.seed, version]))
+    return ModelRecord(
+        model=version,
+        parent=None if parent is None else parent.model,
+        kind="centres",
+        at=ms_text(at),
+        features=features,
+        features_id=training.features_id,
+        segments=_segments(training, found, raw, before, parent),
+        retired=_retired(found, before, parent),
+        panel=PanelRecord(customers=len(customers), level=panel.level, at=ms_text(at)),
+        quality=_quality(z, found),
+    ).sealed()
+
+
+def fit_space(training: Training, raw: Vectors) -> list[ModelFeature]:
+    """Fill, clip, mean and scale of every feature over the panel (raw: float32[n, d])."""
+    return [_measure(f, raw[:, j].astype(np.float64)) for j, f in enumerate(training.features)]
+
+
+def _measure(feature: TrainedFeature, raw: npt.NDArray[np.float64]) -> ModelFeature:
+    known = raw[~np.isnan(raw)]
+    if feature.fill == "median":
+        fill = float(np.median(known)) if len(known) else 0.0
+    else:
+        fill = float(feature.fill)
+    x = _transformed(np.where(np.isnan(raw), fill, raw), feature.transform)
+    lo, hi = (float(bound) for bound in np.quantile(x, feature.clip))
+    x = np.clip(x, lo, hi)
+    mean, scale = float(x.mean()), float(x.std())
+    if scale <= 1e-9 * max(1.0, abs(mean)):  # constant: it must separate nobody, nor divide by 0
+        scale = 1.0
+    return ModelFeature(
+        name=feature.name,
+        expression=feature.expression,
+        transform=feature.transform,
+        clip=(lo, hi),
+        fill=fill,
+        mean=mean,
+        scale=scale,
+        weight=feature.weight,
+    )
+
+
+def _transformed(x: npt.NDArray[np.float64], transform: str) -> npt.NDArray[np.float64]:
+    return np.log1p(np.maximum(x, 0)) if transform == "log1p" else x
+
+
+def _find(
+    training: Training,
+    z: Vectors,
+    before: Labels,
+    parent: ModelRecord | None,
+    rng: np.random.Generator,
+) -> Found:
+    issued = _issued(parent)
+    if parent is None or not before.any():
+        found, _ = kmeans.complete(z, kmeans.best_of(z, training.k, FIRST_TRIES, rng), training.k)
+        return _named(z, found, [0] * len(found.centres), issued, None)
+    live = sorted(set(before.tolist()) - {0})
+    known = before > 0
+    centres, _ = kmeans.means(z[known], np.searchsorted(live, before[known]), len(live))
+    found, origin = kmeans.complete(z, kmeans.lloyd(z, centres), training.k)
+    fresh = kmeans.best_of(z, training.k, CHALLENGER_TRIES, rng)
+    challenger, _ = kmeans.complete(z, fresh, training.k)
+    gap = 1 - challenger.inertia / found.inertia if found.inertia else 0.0
+    if gap >= training.challenger_margin or len(found.centres) > training.k:
+        return _named(z, challenger, overlap(before, challenger.labels), issued, gap)
+    return _named(z, found, [live[i] if i >= 0 else 0 for i in origin], issued, gap)
+
+
+def overlap(before: Labels, after: Labels) -> list[int]:
+    """Old id for each new cluster by the Hungarian method on shared members; 0 = none.
+
+    `before`: old ids, 0 = unknown; `after`: index of the new cluster.
+    """
+    old = sorted(set(before.tolist()) - {0})
+    new = int(after.max()) + 1
+    shared = np.zeros((len(old), new), np.int64)
+    known = before > 0
+    np.add.at(shared, (np.searchsorted(old, before[known]), after[known]), 1)
+    ids = [0] * new
+    for row, column in zip(*linear_sum_assignment(shared, maximize=True), strict=True):
+        if shared[row, column]:
+            ids[column] = old[row]
+    return ids
+
+
+def _issued(parent: ModelRecord | None) -> int:
+    """The highest id ever given out."""
+    if parent is None:
+        return 0
+    live = [s.segment for s in parent.segments]
+    return max(live + [r.segment for r in parent.retired])
+
+
+def _named(
+    z: Vectors, found: kmeans.Partition, ids: list[int], issued: int, gap: float | None
+) -> Found:
+    """Give new ids (for 0), the largest cluster first, and put the centres in ascending order.
+
+    Ties of distance go to the lowest index, so this order makes them go to the lowest id.
+    """
+    sizes = np.bincount(found.labels, minlength=len(ids))
+    for i in sorted(range(len(ids)), key=lambda i: (-int(sizes[i]), i)):
+        if ids[i] == 0:
+            issued += 1
+            ids[i] = issued
+    order = np.argsort(ids)
+    centres = found.centres[order]
+    labels = kmeans.squares(z, centres).argmin(axis=1)
+    return Found(found._replace(centres=centres, labels=labels), sorted(ids), gap)
+
+
+def _segments(
+    training: Training, found: Found, raw: Vectors, before: Labels, parent: ModelRecord | None
+) -> list[ModelSegment]:
+    weights = np.array([f.weight for f in training.features])
+    profiles = {
+        segment: (centre / weights).tolist()
+        for segment, centre in zip(found.ids, found.partition.centres, strict=True)
+    }
+    known = {s.segment: s for s in (parent.segments if parent else [])}
+    people = {i: known[i].name for i in found.ids if i in known and known[i].named_by == "person"}
+    words = Vocabulary([(f.name, f.low, f.high) for f in training.features])
+    names = name_segments(profiles, words, {i: s.name for i, s in known.items()}, people)
+    segments = []
+    for i, segment in enumerate(found.ids):
+        members = found.partition.labels == i
+        segments.append(
+            ModelSegment(
+                segment=segment,
+                name=names[segment],
+                named_by="person" if segment in people else "profile",
+                centre=found.partition.centres[i].tolist(),
+                size=int(members.sum()),
+                share=round(float(members.mean()), 6),
+                profile=_profile(training, raw[members]),
+                fate=_fate(segment in known, before[members]),
+            )
+        )
+    return segments
+
+
+def _profile(training: Training, raw: Vectors) -> dict[str, float | None]:
+    """Median raw value per feature; null if all are missing."""
+    profile: dict[str, float | None] = {}
+    for j, feature in enumerate(training.features):
+        known = raw[~np.isnan(raw[:, j]), j]
+        profile[feature.name] = number(np.median(known)) if len(known) else None
+    return profile
+
+
+def _fate(survives: bool, before: Labels) -> Fate:
+    ids, counts = np.unique(before[before > 0], return_counts=True)
+    shares = [(int(i), round(float(c / len(before)), 6)) for i, c in zip(ids, counts, strict=True)]
+    told = sorted((p for p in shares if p[1] >= TOLD), key=lambda p: (-p[1], p[0]))
+    return Fate(kind="survived" if survives else "born", parents=told)
+
+
+def _retired(found: Found, before: Labels, parent: ModelRecord | None) -> list[Retired]:
+    """All ids ever retired; the heir of a new one is where most of its members are now."""
+    if parent is None:
+        return []
+    retired = list(parent.retired)
+    for segment in parent.segments:
+        if segment.segment not in found.ids:
+            now = found.partition.labels[before == segment.segment]
+            heir = found.ids[int(np.bincount(now).argmax())] if len(now) else None
+            retired.append(Retired(segment=segment.segment, name=segment.name, heir=heir))
+    return sorted(retired, key=lambda r: r.segment)
+
+
+def _quality(z: Vectors, found: Found) -> dict[str, float | None]:
+    partition = found.partition
+    silhouette = kmeans.silhouette(z, partition.centres)
+    return {
+        "inertia": round(partition.inertia / len(z), 6),
+        "silhouette": None if silhouette is None else round(silhouette, 6),
+        "challenger_gap": None if found.gap is None else round(found.gap, 6),
+    }

@@ -1,0 +1,236 @@
+"""Every metric, once: name, kind, labels, meaning. docs/metrics.md is generated from this table."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from segstream.core.batch import Checkpoint
+from segstream.core.record import ModelRecord
+from segstream.core.step import Outcome
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+SIZES = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000)
+
+SEGMENTER = (
+    Metric(
+        "segstream_events_total",
+        "counter",
+        ("outcome",),
+        "Records computed, by outcome: valid, duplicates, late, dead_letters, control.",
+    ),
+    Metric(
+        "segstream_events_skewed_total",
+        "counter",
+        (),
+        "Events whose time was after the broker's append time and was clamped to it.",
+    ),
+    Metric(
+        "segstream_values_saturated_total",
+        "counter",
+        (),
+        "Values cut off because a pane's counter was full.",
+    ),
+    Metric(
+        "segstream_changes_total",
+        "counter",
+        ("cause",),
+        "Segment changes, by cause: first, behaviour, time, model, forgotten.",
+    ),
+    Metric("segstream_batch_records", "histogram", (), "Records per batch.", SIZES),
+    Metric(
+        "segstream_stage_cpu_seconds_total",
+        "counter",
+        ("stage",),
+        "CPU seconds of the worker's thread, by stage: "
+        "poll, decode, gather, load, step, publish, write.",
+    ),
+    Metric(
+        "segstream_change_freshness_seconds",
+        "histogram",
+        (),
+        "From the append of the causing record to the commit of its change.",
+        SECONDS,
+    ),
+    Metric(
+        "segstream_lag_records",
+        "gauge",
+        ("partition",),
+        "Records between the log end and the position of the States.",
+    ),
+    Metric(
+        "segstream_tick_delay_seconds",
+        "gauge",
+        ("partition",),
+        "How far the partition's clock, which drives the ticks, is behind the wall clock.",
+    ),
+    Metric("segstream_customers", "gauge", ("partition",), "Customers that have a State."),
+    Metric(
+        "segstream_model_version",
+        "gauge",
+        ("partition",),
+        "Version of the active model; 0 = none yet.",
+    ),
+    Metric("segstream_partitions_owned", "gauge", (), "Partitions that this process computes."),
+    Metric(
+        "segstream_reclaims_total",
+        "counter",
+        (),
+        "Partitions claimed again because something was refused, unknown or out of reach.",
+    ),
+)
+TRAINER = (
+    Metric("segstream_trainer_active", "gauge", (), "1 if this process is the active trainer."),
+    Metric("segstream_trainer_samples_total", "counter", (), "Samples learned by the model."),
+    Metric(
+        "segstream_trainer_skipped_total",
+        "counter",
+        ("reason",),
+        "Samples not learned: invalid, or of another list of features.",
+    ),
+    Metric("segstream_trainer_panel_customers", "gauge", (), "Customers in the panel."),
+    Metric("segstream_trainer_versions_total", "counter", (), "Model versions published."),
+    Metric("segstream_trainer_version", "gauge", (), "Newest published model version."),
+    Metric(
+        "segstream_trainer_version_age_seconds",
+        "gauge",
+        (),
+        "Event time since the newest version was published.",
+    ),
+    Metric("segstream_trainer_fit_seconds", "histogram", (), "Seconds per fit.", SECONDS),
+)
+
+_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class Metrics:
+    """Live metrics of one process, by name without the prefix `segstream_`."""
+
+    def __init__(self, table: Iterable[Metric]) -> None:
+        self.registry = CollectorRegistry()
+        self._live: dict[str, Any] = {}
+        for metric in table:
+            more = {"buckets": metric.buckets} if metric.buckets else {}
+            kind = _KINDS[metric.kind]
+            self._live[metric.name.removeprefix("segstream_")] = kind(
+                metric.name, metric.meaning, metric.labels, registry=self.registry, **more
+            )
+
+    def __getitem__(self, name: str) -> Any:
+        return self._live[name]
+
+    def serve(self, port: int, address: str) -> int:
+        """Serve /metrics until the process ends; the port (0 chooses a free one)."""
+        server, _ = start_http_server(port, address, self.registry)
+        return int(server.server_port)
+
+
+class SegmenterMetrics:
+    """The segmenter's Observer on Prometheus."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics(SEGMENTER)
+
+    def stage(self, name: str, seconds: float) -> None:
+        self.metrics["stage_cpu_seconds_total"].labels(name).inc(max(seconds, 0.0))
+
+    def batch(self, partition: int, size: int, outcome: Outcome, before: Checkpoint) -> None:
+        after = outcome.checkpoint
+        for name, count in after.counts.items():
+            new = count - before.counts[name]
+            if name == "skewed":
+                self.metrics["events_skewed_total"].inc(new)
+            elif name == "saturated":
+                self.metrics["values_saturated_total"].inc(new)
+            else:
+                self.metrics["events_total"].labels(name).inc(new)
+        for cause, count in after.changes.items():
+            self.metrics["changes_total"].labels(cause).inc(count - before.changes[cause])
+        self.metrics["batch_records"].observe(size)
+        self.metrics["customers"].labels(partition).set(after.customers)
+        self.metrics["model_version"].labels(partition).set(after.model)
+
+    def published(self, partition: int, ages: list[int]) -> None:
+        del partition
+        freshness = self.metrics["change_freshness_seconds"]
+        for age in ages:
+            freshness.observe(max(age, 0) / 1000)
+
+    def stands(self, partition: int, lag: int, delay: int) -> None:
+        self.metrics["lag_records"].labels(partition).set(max(lag, 0))
+        self.metrics["tick_delay_seconds"].labels(partition).set(delay / 1000)
+
+    def reclaimed(self, partition: int, why: str) -> None:
+        del partition, why
+        self.metrics["reclaims_total"].inc()
+
+    def owned(self, partitions: Iterable[int]) -> None:
+        kept = set(partitions)
+        self.metrics["partitions_owned"].set(len(kept))
+        for name in ("lag_records", "tick_delay_seconds", "customers", "model_version"):
+            gauge = self.metrics[name]
+            for metric in gauge.collect():
+                for sample in metric.samples:
+                    if int(sample.labels["partition"]) not in kept:
+                        gauge.remove(sample.labels["partition"])
+
+
+class TrainerMetrics:
+    """The trainer's Observer on Prometheus."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics(TRAINER)
+        self._published = 0  # event time of the newest version, ms
+
+    def claimed(self, newest: ModelRecord | None) -> None:
+        self.metrics["trainer_active"].set(1)
+        if newest is not None:
+            self._note(newest)
+
+    def forgot(self, why: str) -> None:
+        del why
+        self.metrics["trainer_active"].set(0)
+
+    def skipped(self, reason: str) -> None:
+        self.metrics["trainer_skipped_total"].labels(reason).inc()
+
+    def learned(self, day: int, samples: int, panel: int) -> None:
+        self.metrics["trainer_samples_total"].inc(samples)
+        self.metrics["trainer_panel_customers"].set(panel)
+        age = (day - self._published) / 1000 if self._published else 0.0
+        self.metrics["trainer_version_age_seconds"].set(age)
+
+    def published(self, record: ModelRecord, fit_seconds: float) -> None:
+        self.metrics["trainer_versions_total"].inc()
+        self.metrics["trainer_fit_seconds"].observe(fit_seconds)
+        self._note(record)
+
+    def _note(self, record: ModelRecord) -> None:
+        self._published = int(datetime.fromisoformat(record.at).timestamp() * 1000)
+        self.metrics["trainer_version"].set(record.model)
+
+
+def markdown() -> str:
+    """The table of all metrics, for docs/metrics.md."""
+    lines = ["# Metrics", "", "Generated from `segstream/shell/metrics.py` by `make docs`.", ""]
+    for title, table in (("Segmenter", SEGMENTER), ("Trainer", TRAINER)):
+        lines += [f"## {title}", "", "| name | kind | labels | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{m.name}` | {m.kind} | {', '.join(f'`{x}`' for x in m.labels) or '–'} "
+            f"| {m.meaning} |"
+            for m in table
+        ]
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""Store on Redis: all of a partition in one hash slot. See `schemas/redis-state.md`.
+
+<ns>:{p}:meta          Checkpoint, JSON          <ns>:{p}:m:<minute>   set of customers
+<ns>:{p}:c:<customer>  State, packed bytes       <ns>:layout           for readers, JSON
+"""
+
+from typing import Any
+
+import msgspec
+from redis import Redis, RedisError, WatchError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from segstream.core.batch import Checkpoint, Position
+from segstream.core.hash import Partitioner
+from segstream.core.step import Outcome
+from segstream.ports import Refused, Unavailable
+
+SECONDS = 5.0
+
+_decode = msgspec.json.Decoder(Checkpoint).decode
+
+
+def connect(url: str) -> Redis:
+    """A client that never repeats a command by itself: only the worker knows what is safe."""
+    return Redis.from_url(
+        url,
+        socket_timeout=SECONDS,
+        socket_connect_timeout=SECONDS,
+        retry=Retry(NoBackoff(), 0),
+        client_name="segstream",
+    )
+
+
+class Keys:
+    """Names of all keys of a namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self.layout = f"{namespace}:layout"
+        self._start = namespace
+
+    def meta(self, partition: int) -> str:
+        return f"{self._start}:{{{partition}}}:meta"
+
+    def customer(self, partition: int, customer: str) -> str:
+        return f"{self._start}:{{{partition}}}:c:{customer}"
+
+    def minute(self, partition: int, minute: int) -> str:
+        return f"{self._start}:{{{partition}}}:m:{minute}"
+
+
+class RedisStore:
+    """States and Checkpoints of a namespace."""
+
+    def __init__(self, client: Redis, namespace: str) -> None:
+        self._redis = client
+        self.keys = Keys(namespace)
+
+    def check(self) -> None:
+        """Refused if this Redis may throw States away."""
+        try:
+            policy = self._redis.info("memory").get("maxmemory_policy")
+        except RedisError as error:
+            raise Unavailable(f"Redis: {error}") from error
+        if policy != "noeviction":
+            raise Refused(
+                f"Redis has maxmemory-policy {policy}: it would drop States silently when memory "
+                "is short. Set maxmemory-policy noeviction"
+            )
+
+    def announce(self, layout: str, partitions: int, partitioner: Partitioner) -> None:
+        body = {"partitions": partitions, "partitioner": partitioner, "layout": layout}
+        self._try(lambda: self._redis.set(self.keys.layout, msgspec.json.encode(body)))
+
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        return checkpoint_of(self._try(lambda: self._redis.get(self.keys.meta(partition))))
+
+    def due(self, partition: int, minutes: list[int]) -> tuple[Checkpoint | None, list[str]]:
+        keys = [self.keys.minute(partition, minute) for minute in minutes]
+
+        def read() -> Any:
+            with self._redis.pipeline(transaction=True) as pipe:
+                pipe.get(self.keys.meta(partition))
+                pipe.sunion(keys)
+                return pipe.execute()
+
+        meta, customers = self._try(read)
+        return checkpoint_of(meta), [customer.decode() for customer in customers]
+
+    def load(
+        self, partition: int, customers: list[str]
+    ) -> tuple[Checkpoint | None, list[bytes | None]]:
+        start = self.keys.customer(partition, "")
+        keys = [self.keys.meta(partition), *(start + customer for customer in customers)]
+        meta, *blobs = self._try(lambda: self._redis.mget(keys))
+        return checkpoint_of(meta), blobs
+
+    def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
+        return bool(self._try(lambda: self._write(partition, base, outcome)))
+
+    def _write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
+        meta = self.keys.meta(partition)
+        start = self.keys.customer(partition, "")
+        pipe: Any
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.watch(meta)
+            there = checkpoint_of(pipe.get(meta))
+            if there is not None and there.position == outcome.checkpoint.position:
+                return True  # a reply was lost: this very write has happened
+            if (there and there.position) != base:
+                return False
+            pipe.multi()
+            pipe.mset(
+                {meta: msgspec.json.encode(outcome.checkpoint)}
+                | {start + customer: blob for customer, blob in outcome.writes}
+            )
+            if outcome.deletes:
+                pipe.delete(*(start + customer for customer in outcome.deletes))
+            for minute, customer in outcome.unindexed:
+                pipe.srem(self.keys.minute(partition, minute), customer)
+            for minute, customer in outcome.indexed:
+                pipe.sadd(self.keys.minute(partition, minute), customer)
+            try:
+                pipe.execute()
+            except WatchError:
+                return False
+        return True
+
+    def _try(self, call: Any) -> Any:
+        try:
+            return call()
+        except RedisError as error:
+            raise Unavailable(f"Redis: {error}") from error
+
+
+def checkpoint_of(meta: bytes | None) -> Checkpoint | None:
+    """The Checkpoint in `meta`; Refused if it is none."""
+    if meta is None:
+        return None
+    try:
+        return _decode(meta)
+    except msgspec.MsgspecError as error:
+        raise Refused(f"Redis meta is not a Checkpoint of this version: {error}") from error

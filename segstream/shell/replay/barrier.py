@@ -1,0 +1,137 @@
+"""Waits until the segmenter and the trainer have done all that the log asks of them."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from segstream.shell.replay.log import ANSWER, ReplayError, Target, said
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.02
+
+
+class _Meta(msgspec.Struct):
+    offset: int
+
+
+class Ends(NamedTuple):
+    """Log ends: the offsets that the next records will get."""
+
+    events: list[int]
+    samples: int
+
+
+class Seen(NamedTuple):
+    """How far the workers have come."""
+
+    positions: list[int]
+    committed: int
+
+
+class Barrier:
+    """One replay's view of the workers, with one connection to each server."""
+
+    def __init__(self, target: Target, partitions: int, timeout: float) -> None:
+        self._timeout = timeout
+        self._keys = [f"{target.namespace}:{{{p}}}:meta" for p in range(partitions)]
+        self._events = [TopicPartition(target.events, p) for p in range(partitions)]
+        self._samples = TopicPartition(target.samples, 0)
+        self._group = f"{target.namespace}.trainer"
+        self._redis = Redis.from_url(
+            target.redis_url, socket_timeout=ANSWER, retry=Retry(NoBackoff(), 1)
+        )
+        self._admin = AdminClient(dict(target.kafka))
+        # A member of the group only by name: it asks for the group's offset and never joins.
+        self._trainer = Consumer({**target.kafka, "group.id": self._group})
+
+    def close(self) -> None:
+        self._trainer.close()
+        self._redis.close()
+
+    def wait(self, what: str, stop: Callable[[], bool]) -> bool:
+        """Until all is done; False if stopped before. Raises ReplayError when nothing moves.
+
+        Done: every position at its log's end, then the trainer's at the end of the samples, and
+        after that both ends where they were. The trainer appends its models before it commits,
+        so with its commit everything it had to say is in the log.
+        """
+        ends, last, since, wait = self._ends(), None, time.monotonic(), _FIRST_WAIT
+        committed = 0
+        while not stop():
+            positions = self._positions()
+            if _reached(positions, ends.events):
+                before = self._ends()
+                committed = self._committed()
+                if _reached(positions, before.events) and committed >= before.samples:
+                    ends = self._ends()
+                    if ends == before:
+                        return True
+                else:
+                    ends = before
+            seen = Seen(positions, committed)
+            now = time.monotonic()
+            if seen != last:
+                last, since, wait = seen, now, _FIRST_WAIT
+            elif now - since > self._timeout:
+                raise ReplayError(self._stuck(what, seen, ends))
+            time.sleep(wait)
+            wait = min(wait * 1.1, _LONGEST_WAIT)
+        return False
+
+    def _positions(self) -> list[int]:
+        """Where the States stand; 0 for a partition that nobody has begun."""
+        try:
+            found: list[Any] = self._redis.mget(self._keys)
+            return [
+                0 if meta is None else msgspec.json.decode(meta, type=_Meta).offset
+                for meta in found
+            ]
+        except (RedisError, msgspec.MsgspecError) as error:
+            raise ReplayError(f"The positions in Redis cannot be read: {error}") from error
+
+    def _ends(self) -> Ends:
+        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = dict.fromkeys([*self._events, self._samples], latest)
+        try:
+            futures = self._admin.list_offsets(
+                asked,
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=ANSWER,
+            )
+            *events, samples = [futures[each].result().offset for each in asked]
+        except KafkaException as error:
+            raise ReplayError(f"The ends of the logs cannot be read: {said(error)}") from error
+        return Ends(events, samples)
+
+    def _committed(self) -> int:
+        """The trainer's offset; 0 if it has none."""
+        try:
+            return max(0, self._trainer.committed([self._samples], ANSWER)[0].offset)
+        except KafkaException as error:
+            raise ReplayError(f"The trainer's offset cannot be read: {said(error)}") from error
+
+    def _stuck(self, what: str, seen: Seen, ends: Ends) -> str:
+        behind = [
+            f"partition {p}: segmenter at {at} of {end}"
+            for p, (at, end) in enumerate(zip(seen.positions, ends.events, strict=True))
+            if at < end
+        ]
+        ask = "Is `segstream run segmenter` running, with the same namespace?"
+        if not behind:
+            behind = [f"trainer ({self._group}) at {seen.committed} of {ends.samples} samples"]
+            ask = "Is `segstream run trainer` running, with the same namespace?"
+        return (
+            f"As lived, {what}: nothing has moved for {self._timeout:.0f} s. "
+            f"{'; '.join(behind[:8])}{'; …' * (len(behind) > 8)}. {ask} "
+            "The same command goes on from here."
+        )
+
+
+def _reached(positions: list[int], ends: list[int]) -> bool:
+    return all(at >= end for at, end in zip(positions, ends, strict=True))

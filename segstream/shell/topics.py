@@ -1,0 +1,150 @@
+"""Create and check the topics of `schemas/topics.toml`, and the published positions W.
+
+W is created here, once, and never by a worker: a worker that found none and started from the
+beginning would publish everything twice.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from segstream.core.batch import Position
+from segstream.ports import Published, Refused
+from segstream.shell.contract import Topic, topics
+from segstream.shell.kafka import metadata_of, published_from
+
+SECONDS = 30.0
+EVENTS = "customer-events"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is wanted: names begin with `prefix`; `partitions` are those of customer-events."""
+
+    prefix: str
+    partitions: int
+    replication: int
+    group: str
+    layout: str
+
+    def name(self, topic: str) -> str:
+        return self.prefix + topic
+
+    def partitions_of(self, topic: Topic) -> int:
+        return topic.partitions_for(self.partitions)
+
+
+def create(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
+    """Create what is missing; returns what was done, in words. Existing topics are left alone."""
+    admin = AdminClient(dict(kafka))
+    present = _partitions(admin)
+    missing = {
+        plan.name(name): NewTopic(
+            plan.name(name),
+            num_partitions=plan.partitions_of(topic),
+            replication_factor=plan.replication,
+            config=topic.kafka_config(),
+        )
+        for name, topic in topics().items()
+        if plan.name(name) not in present
+    }
+    for name, future in (
+        admin.create_topics(list(missing.values()), operation_timeout=SECONDS).items()
+        if missing
+        else ()
+    ):
+        try:
+            future.result(SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise Refused(f"topic {name} cannot be created: {error.args[0].str()}") from error
+    done = [f"created {name}" for name in missing]
+    return done + _create_positions(kafka, plan)
+
+
+def check(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
+    """What differs from the plan, in words; empty: all is well."""
+    admin = AdminClient(dict(kafka))
+    present = _partitions(admin)
+    found = []
+    for name, topic in topics().items():
+        full, wanted = plan.name(name), plan.partitions_of(topic)
+        if full not in present:
+            found.append(f"{full} is missing: run `segstream topics create`")
+        elif present[full] != wanted:
+            found.append(
+                f"{full} has {present[full]} partitions, {wanted} are configured: set "
+                f"topics.partitions = {present[full]}, or create it anew"
+            )
+        else:
+            found += _config_differences(admin, full, topic)
+    if not found:
+        found = [
+            f"partition {p} has no published position: run `segstream topics create`"
+            if published is None
+            else f"partition {p} was computed under layout {published.layout[:12]}, "
+            f"configured is {plan.layout[:12]}"
+            for p, published in positions(kafka, plan).items()
+            if published is None or published.layout != plan.layout
+        ]
+    return found
+
+
+def positions(kafka: Mapping[str, Any], plan: Plan) -> dict[int, Published | None]:
+    """W of every partition; None where there is none."""
+    consumer = Consumer({**kafka, "group.id": plan.group})
+    try:
+        places = [TopicPartition(plan.name(EVENTS), p) for p in range(plan.partitions)]
+        return {
+            found.partition: None
+            if found.offset == OFFSET_INVALID
+            else published_from(found.offset, found.metadata)
+            for found in consumer.committed(places, timeout=SECONDS)
+        }
+    finally:
+        consumer.close()
+
+
+def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
+    absent = [p for p, published in positions(kafka, plan).items() if published is None]
+    if not absent:
+        return []
+    consumer = Consumer({**kafka, "group.id": plan.group, "enable.auto.commit": False})
+    try:
+        places = []
+        for partition in absent:
+            place = TopicPartition(plan.name(EVENTS), partition)
+            start, _ = consumer.get_watermark_offsets(place, timeout=SECONDS)
+            metadata = metadata_of(Published(Position(start, 0), plan.layout, start))
+            places.append(TopicPartition(place.topic, partition, start, metadata))
+        consumer.commit(offsets=places, asynchronous=False)
+    except KafkaException as error:
+        raise Refused(
+            f"positions of group {plan.group} cannot be created: {error.args[0].str()}. "
+            "Stop all segmenters of this namespace first"
+        ) from error
+    finally:
+        consumer.close()
+    return [f"created the position of partition {p}" for p in absent]
+
+
+def _partitions(admin: AdminClient) -> dict[str, int]:
+    try:
+        found = admin.list_topics(timeout=SECONDS).topics
+    except KafkaException as error:
+        raise Refused(f"Kafka cannot be reached: {error.args[0].str()}") from error
+    return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
+
+
+def _config_differences(admin: AdminClient, name: str, topic: Topic) -> list[str]:
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    (future,) = admin.describe_configs([resource]).values()
+    there = {key: entry.value for key, entry in future.result(SECONDS).items()}
+    return [
+        f"{name}: {key} is {there.get(key)}, the contract says {value}"
+        for key, value in topic.kafka_config().items()
+        if there.get(key) != value
+    ]

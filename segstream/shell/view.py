@@ -1,0 +1,138 @@
+"""What readers see: totals, one customer, the stream of changes. Reads only."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaException,
+    TopicPartition,
+)
+from redis import Redis
+
+from segstream.core.batch import Checkpoint
+from segstream.core.hash import Partitioner, partitions_of
+from segstream.ports import Unavailable
+from segstream.shell.redis import Keys, checkpoint_of
+
+SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the Checkpoints of all partitions."""
+
+    counts: Mapping[str, int]
+    changes: Mapping[str, int]
+    segments: Mapping[int, int]
+    customers: int
+    model: int
+    clock: int
+    checkpoints: Mapping[int, Checkpoint]
+
+    @property
+    def events(self) -> int:
+        """Records that are events: everything but control records."""
+        return sum(self.counts[n] for n in ("valid", "duplicates", "late", "dead_letters"))
+
+
+def totals(redis: Redis, namespace: str, partitions: int) -> Totals:
+    """Exact as of each partition's last batch."""
+    keys = Keys(namespace)
+    found: Any = redis.mget([keys.meta(p) for p in range(partitions)])
+    there = {p: c for p, meta in enumerate(found) if (c := checkpoint_of(meta)) is not None}
+    empty = Checkpoint(0, 0, "")
+    counts, changes, segments = Counter(empty.counts), Counter(empty.changes), Counter[int]()
+    for checkpoint in there.values():
+        counts.update(checkpoint.counts)
+        changes.update(checkpoint.changes)
+        segments.update({int(s): n for s, n in checkpoint.segments.items()})
+    return Totals(
+        dict(counts),
+        dict(changes),
+        dict(sorted(segments.items())),
+        sum(c.customers for c in there.values()),
+        max((c.model for c in there.values()), default=0),
+        max((c.clock for c in there.values()), default=0),
+        there,
+    )
+
+
+def layout(redis: Redis, namespace: str) -> tuple[int, Partitioner] | None:
+    """(partitions, partitioner) as the workers announced them; None before their first claim."""
+    found: Any = redis.get(Keys(namespace).layout)
+    if found is None:
+        return None
+    body = json.loads(found)
+    return body["partitions"], body["partitioner"]
+
+
+def state(redis: Redis, namespace: str, customer: str) -> tuple[int, bytes | None] | None:
+    """A customer's partition and State, in one GET; None before any worker has run."""
+    known = layout(redis, namespace)
+    if known is None:
+        return None
+    raw = customer.removeprefix("a:").encode()
+    partition = int(partitions_of([raw], *known)[0])
+    found: Any = redis.get(Keys(namespace).customer(partition, customer))
+    return partition, found
+
+
+class Reader:
+    """Reads topics without a group, committed records only."""
+
+    def __init__(self, kafka: Mapping[str, Any]) -> None:
+        self._settings = {
+            **kafka,
+            "group.id": "segstream.reader",  # required by the client; never joined
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+        }
+
+    def follow(
+        self, topic: str, stop: Callable[[], bool], *, beginning: bool
+    ) -> Iterator[Mapping[str, Any]]:
+        """Values of a topic as they come, parsed; nulls are left out."""
+        consumer = Consumer(self._settings)
+        try:
+            start = OFFSET_BEGINNING if beginning else OFFSET_END
+            consumer.assign([TopicPartition(topic, p, start) for p in _partitions(consumer, topic)])
+            while not stop():
+                message = consumer.poll(0.1)
+                if message is None or message.error() or message.value() is None:
+                    continue
+                yield json.loads(message.value())
+        finally:
+            consumer.close()
+
+    def scan(self, topic: str, partition: int, stop: Callable[[], bool]) -> Iterator[Any]:
+        """All messages of a partition, from its beginning to its present end."""
+        consumer = Consumer(self._settings)
+        try:
+            consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+            while not stop():
+                message = consumer.poll(SECONDS)
+                if message is None:
+                    raise Unavailable(f"Kafka sent nothing of {topic} for {SECONDS:.0f} s")
+                if message.error():
+                    return  # the end
+                yield message
+        finally:
+            consumer.close()
+
+
+def _partitions(consumer: Consumer, topic: str) -> list[int]:
+    try:
+        found = consumer.list_topics(topic, timeout=SECONDS).topics[topic]
+    except KafkaException as error:
+        raise Unavailable(f"Kafka: {error.args[0].str()}") from error
+    if found.error is not None:
+        raise Unavailable(f"topic {topic}: {found.error.str()}")
+    return sorted(found.partitions)

@@ -1,0 +1,185 @@
+"""What the active trainer knows: a function of the records read and the versions published.
+
+    records ─▶ calendar (order of time) ─▶ panel and River, day by day ─▶ due? ─▶ fit
+
+After a restart the same is built again from the two topics: samples up to the newest version's
+`panel.at` fill the panel and are placed by that version, later ones are learned as before.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+from pydantic import ValidationError
+
+from segstream.core.calendar import DAY, Calendar, instant_ms
+from segstream.core.model import Model
+from segstream.core.panel import Panel, PanelSample
+from segstream.core.record import DayMarker, ModelRecord, Sample
+from segstream.learn import Training, fit
+
+_HASH = re.compile(rb"[0-9a-f]{16}")
+_MARKER = b"day-"
+#: the model is made anew when the panel first reaches these multiples of `first_customers`
+GROWTH = (2, 4)
+
+
+class Foreign(Exception):
+    """A sample of another list of features: not an error after a change of configuration."""
+
+
+class Clusterer(Protocol):
+    """Learns customers online; see shell/river.py."""
+
+    def learn_customer(self, key: int, x: Sequence[float]) -> int: ...
+    def place_customer(self, key: int, x: Sequence[float], segment: int) -> int: ...
+    def forget_customer(self, key: int) -> bool: ...
+    def labels(self) -> dict[int, int]: ...
+
+
+#: a Clusterer from centres by segment, without members
+Start = Callable[[Mapping[int, Sequence[float]]], Clusterer]
+
+
+class Study:
+    """Reads samples, learns days, makes versions. `published`: all versions, by number."""
+
+    def __init__(
+        self, training: Training, published: Mapping[int, ModelRecord], start: Start
+    ) -> None:
+        self.training = training
+        self.panel = Panel(len(training.features))
+        self.newest = published[max(published)] if published else None
+        self._start = start
+        self._calendar = Calendar()
+        self._model: Model | None = None
+        self._clusterer: Clusterer | None = None
+        self._first: int | None = None
+        self._most = max(
+            (r.panel.customers for r in published.values() if self._fits(r)), default=0
+        )
+
+    def _fits(self, record: ModelRecord) -> bool:
+        return record.features_id == self.training.features_id
+
+    @property
+    def learned_until(self) -> int:
+        """Midnight (ms) up to which the newest version has learned; 0 before the first."""
+        if self.newest is None or not self._fits(self.newest):
+            return 0
+        return instant_ms(self.newest.panel.at)
+
+    # -- records ----------------------------------------------------------------------
+
+    def read(self, key: bytes | None, value: bytes | None) -> None:
+        """Take a record of `feature-samples`. ValueError: not one; Foreign: other features."""
+        if key is not None and key.startswith(_MARKER):
+            if value is not None:
+                self._mark(key, DayMarker.model_validate_json(value))
+        elif key is None or not _HASH.fullmatch(key):
+            raise ValueError(f"the key {key!r} is neither a hash nor a day marker's")
+        elif value is None:
+            self._calendar.leave(int(key, 16))
+        else:
+            self._sample(int(key, 16), Sample.model_validate_json(value))
+
+    def _mark(self, key: bytes, marker: DayMarker) -> None:
+        day = instant_ms(marker.day)
+        if key != b"day-%d" % marker.partition or marker.partition >= marker.partitions:
+            raise ValueError(f"the marker of partition {marker.partition} has the key {key!r}")
+        if day % DAY:
+            raise ValueError(f"{marker.day} is no midnight")
+        self._calendar.mark(marker.partition, marker.partitions, day)
+
+    def _sample(self, customer: int, sample: Sample) -> None:
+        if sample.features != self.training.features_id:
+            raise Foreign
+        if len(sample.values) != self.panel.dimensions:
+            raise ValueError(f"{len(sample.values)} values, not {self.panel.dimensions}")
+        given = np.array([v is not None for v in sample.values])
+        with np.errstate(over="ignore"):
+            vector = np.array(sample.values, np.float64).astype(np.float32)  # null becomes NaN
+        if not np.isfinite(vector[given]).all():
+            raise ValueError("a value is not a finite float32")
+        at = instant_ms(sample.at)
+        self._calendar.sample(sample.partition, PanelSample(at, customer, vector, sample.level))
+
+    # -- days -------------------------------------------------------------------------
+
+    def days(self) -> list[tuple[int, list[PanelSample]]]:
+        """Days that all partitions have ended, in order, with their samples; each given once."""
+        return self._calendar.close()
+
+    def learn(self, day: int, samples: list[PanelSample]) -> None:
+        """Learn a day that ended at `day` (ms); days come in ascending order."""
+        if day > self.learned_until and self._clusterer is None:
+            self._place_all()  # the first day after a restart
+        for customer in self.panel.raise_level(max(sample.level for sample in samples)):
+            if self._clusterer is not None:
+                self._clusterer.forget_customer(customer)
+        vectors = [sample.at for sample in samples if sample.vector is not None]
+        self._first = min(filter(None, [self._first, *vectors]), default=None)
+        if day <= self.learned_until:
+            for sample in samples:
+                self.panel.put(sample)
+            return
+        for sample, z in zip(samples, self._in_space(samples), strict=True):
+            if self.panel.put(sample) and self._clusterer is not None:
+                if z is None:
+                    self._clusterer.forget_customer(sample.customer)
+                else:
+                    self._clusterer.learn_customer(sample.customer, z)
+
+    def _in_space(self, samples: list[PanelSample]) -> list[list[float] | None]:
+        """Coordinates per sample; None for removals, and for all before the first version."""
+        if self._model is None:
+            return [None] * len(samples)
+        missing = np.full(self.panel.dimensions, np.nan, np.float32)
+        raw = np.stack([missing if s.vector is None else s.vector for s in samples])
+        z = self._model.coordinates(raw).tolist()
+        return [None if s.vector is None else row for s, row in zip(samples, z, strict=True)]
+
+    def due(self, day: int) -> bool:
+        """Whether a version is to be made of what was learned up to `day` (ms)."""
+        customers, first = len(self.panel), self.training.first_customers
+        if not self.learned_until:
+            return customers >= first and self._first is not None and day - self._first >= DAY
+        if day <= self.learned_until or 2 * customers < first:
+            return False  # a panel that has all but gone teaches nothing
+        if any(self._most < many * first <= customers for many in GROWTH):
+            return True
+        return day - self.learned_until >= self.training.maintain_days * DAY
+
+    # -- versions ---------------------------------------------------------------------
+
+    def fit(self, day: int) -> ModelRecord:
+        """The next version, from what was learned up to `day`. Not adopted: not yet a fact."""
+        held = {} if self._clusterer is None else self._clusterer.labels()
+        return fit(self.training, self.panel, held, self.newest, day)
+
+    def adopt(self, record: ModelRecord) -> None:
+        """The version is published: go on from it, exactly as after a restart."""
+        self.newest = record
+        self._most = max(self._most, record.panel.customers)
+        self._place_all()
+
+    def _place_all(self) -> None:
+        """River anew, its members being the panel, each where the newest version puts it."""
+        if self.newest is None or not self._fits(self.newest):
+            return
+        self._model = model = Model(self.newest)
+        customers = self.panel.customers()
+        z = model.coordinates(self.panel.matrix(customers))
+        nearest = model.ids[model.nearest(model.distances(z))].tolist()
+        self._clusterer = self._start({s.segment: s.centre for s in self.newest.segments})
+        for customer, vector, segment in zip(customers, z.tolist(), nearest, strict=True):
+            self._clusterer.place_customer(customer, vector, segment)
+
+
+def explained(error: ValueError) -> str:
+    """One line about what is wrong with a record."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

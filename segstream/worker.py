@@ -1,0 +1,327 @@
+"""The segmenter's loop: the only place with an order of effects.
+
+    poll ─▶ compute (pure) ─▶ publish what is beyond W ─▶ write to the store if it still says N
+
+Per partition there are two positions. **N** stands in the store, beside the States that belong to
+it. **W** is the group offset in Kafka, committed in the same transaction as the outputs: all up to
+W is published. Publishing comes first, so N < W after a crash: the missing rows are computed again
+and, not being beyond W, are not published again. N > W is normal: rows without output.
+Whatever is unclear (a refused or unknown commit, a store that stands elsewhere) is answered in one
+way: forget the partition, poll, claim it again. Why it holds: `docs/decisions/0002-delivery.md`.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+from segstream.core.batch import Checkpoint, Position
+from segstream.core.call import ModelControl
+from segstream.core.event import Records
+from segstream.core.hash import Partitioner
+from segstream.core.step import Function, Outcome, Partition
+from segstream.ports import (
+    Fetched,
+    NotCommitted,
+    Ports,
+    Published,
+    Refused,
+    Unavailable,
+)
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Numbers that change speed, never results."""
+
+    records: int = 5_000  # per poll
+    ticks: int = 50_000  # per batch, about
+    poll_seconds: float = 0.2
+    lazy_seconds: float = 10.0  # W follows a quiet partition
+    lazy_records: int = 100_000
+    idle_seconds: float = 60.0  # clock record into a silent partition; 0 = never
+
+
+@dataclass
+class Owned:
+    """A partition that this worker holds."""
+
+    ready: bool = False
+    checkpoint: Checkpoint = field(default_factory=lambda: Checkpoint(0, 0, ""))
+    published: Published = field(default_factory=lambda: Published(Position(0, 0), "", 0))
+    held: Records | None = None
+    at_end: bool = False
+    last_record: float = 0.0
+
+
+class Computed(NamedTuple):
+    partition: int
+    base: Checkpoint
+    there: Position | None  # what the store said; None: nothing was written yet
+    outcome: Outcome
+    appended: Sequence[int]  # ms, of the records
+    size: int
+
+
+class Worker:
+    """Drives any number of partitions, one batch each per turn."""
+
+    def __init__(
+        self,
+        function: Function,
+        ports: Ports,
+        topic: str,
+        partitions: int,
+        partitioner: Partitioner,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.function, self.limits = function, limits
+        self.source, self.store, self.sink = ports.source, ports.store, ports.sink
+        self.models, self.clock, self.observer = ports.models, ports.clock, ports.observer
+        self.partitions, self.partitioner, self.topic = partitions, partitioner, topic
+        self.layout = function.definition.digest(partitions, partitioner)
+        self.owned: dict[int, Owned] = {}
+        self._lazy_at = self.clock.monotonic()
+        self._lazy_records = 0
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Work until `stop()`; leaves W at N. Raises Refused when a person must look."""
+        while not stop():
+            self.turn()
+        self.follow(self.source.poll(0, 0.0).metadata)
+
+    def turn(self) -> None:
+        """Poll once, and compute, publish and write what came."""
+        holding = any(p.held is not None and p.ready for p in self.owned.values())
+        timeout = 0.0 if holding else self.limits.poll_seconds
+        fetched = self.timed(
+            "poll", lambda: self.source.poll(1 if holding else self.limits.records, timeout)
+        )
+        self._take(fetched)
+        if fetched.metadata is None:
+            return  # not a member of the group: nothing may be published, so nothing is computed
+        try:
+            self._claim_all()
+            batches = [c for p in list(self.owned) if (c := self._compute(p)) is not None]
+            self._publish(batches, fetched.metadata)
+            for computed in batches:
+                self._write(computed)
+            self._keep_time()
+            if self._lazy_due():
+                self.follow(fetched.metadata)
+        except (NotCommitted, Unavailable) as error:
+            for partition in self.owned:
+                self.reclaim(partition, str(error))
+
+    # -- ownership --------------------------------------------------------------------
+
+    def _take(self, fetched: Fetched) -> None:
+        """Note what the poll brought; what is revoked is forgotten, computed or not."""
+        now = self.clock.monotonic()
+        for partition in fetched.revoked:
+            self.owned.pop(partition, None)
+        for partition in fetched.assigned:
+            self.owned[partition] = Owned(last_record=now)
+        if fetched.assigned or fetched.revoked:
+            self.observer.owned(self.owned)
+        for partition, records in fetched.records.items():
+            own = self.owned.get(partition)
+            if own is None or not own.ready:
+                continue
+            own.last_record, own.at_end = now, False
+            own.held = records if own.held is None else joined(own.held, records)
+        for partition in fetched.at_end & self.owned.keys():
+            self.owned[partition].at_end = True
+
+    def _claim_all(self) -> None:
+        for partition, own in self.owned.items():
+            if not own.ready:
+                try:
+                    self._claim(partition, own)
+                except Unavailable as error:
+                    log.info("partition %d is not ready yet: %s", partition, error)
+
+    def _claim(self, partition: int, own: Owned) -> None:
+        """Find out where the partition stands, W first, and start at N."""
+        published = self.source.committed(partition)
+        if published is None:
+            raise Refused(
+                f"partition {partition} of {self.topic} has no published position. "
+                "Run `segstream topics create` once; if the group was deleted, see "
+                "docs/operations.md: starting from the beginning would publish twice"
+            )
+        checkpoint = self.store.checkpoint(partition)
+        if checkpoint is None:
+            checkpoint = Checkpoint(published.origin, 0, self.layout)
+        for where, layout in (("Kafka", published.layout), ("Redis", checkpoint.layout)):
+            if layout != self.layout:
+                raise Refused(
+                    f"partition {partition} was computed under another configuration: layout "
+                    f"{layout[:12]} in {where}, {self.layout[:12]} here. Start with the former "
+                    "configuration, or use another SEGSTREAM_NAMESPACE and replay the log"
+                )
+        start = self.source.log_start(partition)
+        if checkpoint.offset < start:
+            raise Refused(
+                f"partition {partition} stands at offset {checkpoint.offset}, the log of "
+                f"{self.topic} begins at {start}: records in between are gone. Restore a Redis "
+                "backup that is newer, or replay from the source under another namespace"
+            )
+        if checkpoint.model:
+            self._require_model(checkpoint.model)
+        own.checkpoint, own.published, own.held, own.ready = checkpoint, published, None, True
+        self.store.announce(self.layout, self.partitions, self.partitioner)
+        self.source.start(partition, checkpoint.offset)
+
+    def _require_model(self, version: int) -> None:
+        if version not in self.models.at_hand():
+            self.models.refresh()
+        if version not in self.models.at_hand():
+            raise Refused(
+                f"model version {version} is active but not in the topic of models. "
+                "Versions must be kept for ever: check that its cleanup.policy is compact"
+            )
+
+    def reclaim(self, partition: int, why: str) -> None:
+        """Forget what is known of a partition; it is claimed again after the next poll."""
+        own = self.owned.get(partition)
+        if own is None or not own.ready:
+            return
+        log.warning("partition %d is claimed again: %s", partition, why)
+        self.observer.reclaimed(partition, why)
+        self.source.pause(partition)
+        self.owned[partition] = Owned(last_record=own.last_record)
+
+    # -- one batch --------------------------------------------------------------------
+
+    def _compute(self, partition: int) -> Computed | None:
+        """Load States and compute what a partition holds; None if nothing, or to be reclaimed."""
+        own = self.owned[partition]
+        if not own.ready or own.held is None:
+            return None
+        base, records = own.checkpoint, own.held
+        where = Partition(partition, self.partitions, self.partitioner, self.topic)
+        decoded = self.timed("decode", lambda: self.function.decode(records, where))
+        named = [c.version for _, c in decoded.controls if isinstance(c, ModelControl)]
+        if any(version not in self.models.at_hand() for version in named):
+            self.models.refresh()
+        models = self.models.at_hand()
+        batch = self.timed(
+            "gather",
+            lambda: self.function.gather(records, decoded, base, models, self.limits.ticks),
+        )
+        minutes = self.function.due_minutes(batch) if base.customers else []
+        due: list[str] = []
+        if minutes:
+            there, due = self.timed("load", lambda: self.store.due(partition, minutes))
+            if _position(there, own) != base.position:
+                self.reclaim(partition, f"the store stands at {_position(there, own)}")
+                return None
+        customers = self.function.touched(batch, base, due)
+        there, blobs = self.timed("load", lambda: self.store.load(partition, customers))
+        if _position(there, own) != base.position:
+            self.reclaim(partition, f"the store stands at {_position(there, own)}")
+            return None
+        outcome = self.timed(
+            "step", lambda: self.function.step(batch, base, where, models, (customers, blobs))
+        )
+        own.held = records.part(batch.size) if batch.size < len(records) else None
+        position = None if there is None else there.position
+        return Computed(partition, base, position, outcome, records.appended, batch.size)
+
+    def _publish(self, batches: list[Computed], metadata: object) -> None:
+        """Outputs beyond W and the new W, in one transaction; nothing to say, no transaction."""
+        outputs = [
+            output
+            for computed in batches
+            for output in computed.outcome.outputs
+            if output.position > self.owned[computed.partition].published.position
+        ]
+        if not outputs:
+            return
+        positions = {
+            c.partition: self._beyond(c.partition, c.outcome.checkpoint.position)
+            for c in batches
+            if c.outcome.checkpoint.position > self.owned[c.partition].published.position
+        }
+        self.timed("publish", lambda: self.sink.publish(outputs, positions, metadata))
+        now = self.clock.wall()
+        for computed in batches:
+            ages = [
+                now - computed.appended[output.order[0]]
+                for output in computed.outcome.outputs
+                if output.topic == "changes"
+                and output.position > self.owned[computed.partition].published.position
+            ]
+            self.observer.published(computed.partition, ages)
+        for partition, published in positions.items():
+            self.owned[partition].published = published
+
+    def _beyond(self, partition: int, position: Position) -> Published:
+        return self.owned[partition].published._replace(position=position)
+
+    def _write(self, computed: Computed) -> None:
+        """States and Checkpoint, if the store still says N."""
+        own = self.owned[computed.partition]
+        written = self.timed(
+            "write",
+            lambda: self.store.write(computed.partition, computed.there, computed.outcome),
+        )
+        if not written:
+            self.reclaim(computed.partition, "another position was written meanwhile")
+            return
+        self.observer.batch(computed.partition, computed.size, computed.outcome, computed.base)
+        own.checkpoint = computed.outcome.checkpoint
+        lag = self.source.log_end(computed.partition) - own.checkpoint.offset
+        delay = self.clock.wall() - own.checkpoint.clock
+        self.observer.stands(computed.partition, lag, delay)
+        self._lazy_records += computed.size
+
+    # -- time -------------------------------------------------------------------------
+
+    def follow(self, metadata: object | None) -> None:
+        """Let W follow partitions whose records led to no output (an offset-only transaction)."""
+        behind = {
+            number: self._beyond(number, own.checkpoint.position)
+            for number, own in self.owned.items()
+            if own.ready and own.checkpoint.position > own.published.position
+        }
+        self._lazy_at, self._lazy_records = self.clock.monotonic(), 0
+        if behind and metadata is not None:
+            self.sink.publish([], behind, metadata)
+            for number, published in behind.items():
+                self.owned[number].published = published
+
+    def _lazy_due(self) -> bool:
+        waited = self.clock.monotonic() - self._lazy_at
+        return waited >= self.limits.lazy_seconds or self._lazy_records >= self.limits.lazy_records
+
+    def _keep_time(self) -> None:
+        """Append the wall clock to partitions that are at their end and silent."""
+        if not self.limits.idle_seconds:
+            return
+        now = self.clock.monotonic()
+        for partition, own in self.owned.items():
+            silent = now - own.last_record >= self.limits.idle_seconds
+            if own.ready and own.at_end and own.held is None and silent:
+                self.sink.append_clock(partition, self.clock.wall())
+                own.last_record = now
+
+    def timed(self, stage: str, call: Callable[[], T]) -> T:
+        start = self.clock.cpu()
+        result = call()
+        self.observer.stage(stage, self.clock.cpu() - start)
+        return result
+
+
+def _position(checkpoint: Checkpoint | None, own: Owned) -> Position:
+    """Absent means: nothing was written yet."""
+    return Position(own.published.origin, 0) if checkpoint is None else checkpoint.position
+
+
+def joined(first: Records, second: Records) -> Records:
+    """Two stretches of a partition's records as one."""
+    return Records(*([*a, *b] for a, b in zip(first, second, strict=True)))  # type: ignore[arg-type]

@@ -1,0 +1,338 @@
+"""Section 2 of docs/semantics.md by the letter: from the bytes of one record to a call.
+
+Second, independent implementation: it shares no code with `segstream/core` and is written
+to be compared with the page, not to be fast. Times are ms since 1970 UTC.
+"""
+
+import datetime
+import decimal
+import json
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+Headers = Sequence[tuple[str, bytes]]
+
+CALLS = ("track", "identify", "page", "screen", "group", "alias")
+SUM_MAX = Decimal(10) ** 9
+LAST_MAX = Decimal(10) ** 12
+UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+YEAR_1970 = datetime.date(1970, 1, 1).toordinal()
+YEAR_2201 = datetime.date(2201, 1, 1).toordinal()
+RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))",
+    re.ASCII,
+)
+
+
+class Rejected(Exception):
+    """The record is a dead letter for this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Measure:
+    """`values`: the declared values of kind distinct; `decimals`: of kind sum."""
+
+    name: str
+    kind: str
+    events: tuple[str, ...]
+    calls: tuple[str, ...]
+    field: str | None
+    decimals: int
+    values: tuple[str, ...]
+
+    def takes(self, call: str, event: str | None) -> bool:
+        return (call == "track" and event in self.events) or call in self.calls
+
+
+@dataclass(frozen=True)
+class Trait:
+    name: str
+    kind: str
+    field: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """`type` is None for a plain call; `id` and `time` are those of the CloudEvent."""
+
+    type: str | None
+    id: str | None
+    time: str | None
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One valid call on its right partition.
+
+    `amounts`: measure that takes the call → what it adds: 1, minor units, position of a
+    declared value, or a number; None if it adds nothing. `traits`: trait → value.
+    """
+
+    customer: str
+    name: str
+    time: int
+    message_id: str
+    amounts: dict[str, float | int | None]
+    traits: dict[str, float | None]
+
+
+def measures_of(config: Mapping[str, Any]) -> list[Measure]:
+    return [
+        Measure(
+            name=name,
+            kind=entry["kind"],
+            events=tuple(entry.get("events", ())),
+            calls=tuple(entry.get("calls", ())),
+            field=entry.get("field"),
+            decimals=entry.get("decimals", 2),
+            values=tuple(entry.get("values", ())),
+        )
+        for name, entry in config.get("measures", {}).items()
+    ]
+
+
+def traits_of(config: Mapping[str, Any]) -> list[Trait]:
+    return [
+        Trait(
+            name=name,
+            kind=entry["kind"],
+            field=entry.get("field", f"traits.{name}"),
+            values=tuple(entry.get("values", ())),
+        )
+        for name, entry in config.get("traits", {}).items()
+    ]
+
+
+def duration_ms(text: str) -> int:
+    """`30m`, `6h`, `1d` → ms."""
+    return int(text[:-1]) * UNITS_MS[text[-1]]
+
+
+def murmur2(data: bytes) -> int:
+    """MurmurHash2 (32 bit, seed 0x9747b28c) as in the Java client of Kafka."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0x9747B28C ^ len(data)
+    whole = len(data) - len(data) % 4
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
+        k = (k ^ (k >> 24)) * m & mask
+        h = (h * m & mask) ^ k
+    if whole < len(data):
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
+    h = (h ^ (h >> 13)) * m & mask
+    return h ^ (h >> 15)
+
+
+def partition_of(raw_id: str, partitions: int, partitioner: str) -> int:
+    data = raw_id.encode()
+    if partitioner == "murmur2":
+        return (murmur2(data) & 0x7FFFFFFF) % partitions
+    if partitioner == "crc32":
+        return zlib.crc32(data) % partitions
+    raise ValueError(partitioner)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except decimal.InvalidOperation:  # an exponent beyond Decimal: infinite or zero
+        return Decimal(float(text))
+
+
+def _integer(text: str) -> int | Decimal:
+    return int(text) if len(text) < 40 else Decimal(text)
+
+
+def _not_json(_: str) -> Any:
+    raise Rejected("json")
+
+
+def parse_object(value: bytes | None) -> dict[str, Any]:
+    """A JSON object with fractions as Decimal, so that the written text is kept."""
+    try:
+        parsed = json.loads(
+            (value or b"").decode("utf-8"),
+            parse_float=_decimal,
+            parse_int=_integer,
+            parse_constant=_not_json,
+        )
+    except (ValueError, RecursionError):
+        raise Rejected("json") from None
+    if not isinstance(parsed, dict):
+        raise Rejected("json")
+    return parsed
+
+
+def instant(text: Any) -> int:
+    """RFC 3339 text → ms, fractions below a ms cut off; 1970 to the end of 2200."""
+    match = RFC3339.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise Rejected("schema")
+    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    off_hour, off_minute = int(match[9] or 0), int(match[10] or 0)
+    if hour > 23 or minute > 59 or second > 59 or off_hour > 23 or off_minute > 59:
+        raise Rejected("schema")
+    try:  # Python has no year 0; year 400 has the same calendar
+        days = datetime.date(year or 400, month, day).toordinal()
+    except ValueError:
+        raise Rejected("schema") from None
+    minutes = hour * 60 + minute - (off_hour * 60 + off_minute) * (-1 if match[8] == "-" else 1)
+    fraction = int((match[7] or "").ljust(3, "0")[:3])
+    time = (days - YEAR_1970) * 86_400_000 + (minutes * 60 + second) * 1000 + fraction
+    if not 0 <= time < (YEAR_2201 - YEAR_1970) * 86_400_000:
+        raise Rejected("timestamp")
+    return time
+
+
+def envelope(headers: Headers | None, value: bytes | None) -> Envelope:
+    named = dict(headers or ())
+    if "ce_type" in named:
+        texts = {k: (v or b"").decode("utf-8", "replace") for k, v in named.items()}
+        body = parse_object(value)
+        return Envelope(texts["ce_type"], texts.get("ce_id"), texts.get("ce_time"), body)
+    body = parse_object(value)
+    if not (named.get("content-type") or b"").startswith(b"application/cloudevents"):
+        return Envelope(None, None, None, body)
+    for name in ("specversion", "id", "source", "type"):
+        if not isinstance(body.get(name), str) or not body[name]:
+            raise Rejected("schema")
+    if not isinstance(body.get("data"), dict):
+        raise Rejected("schema")
+    return Envelope(body["type"], body["id"], body.get("time"), body["data"])
+
+
+def is_control(headers: Headers | None, value: bytes | None) -> bool:
+    """Whether the CloudEvents type begins with `segstream.`, however broken the data is."""
+    ce_type = dict(headers or ()).get("ce_type")
+    if ce_type is not None:
+        return ce_type.startswith(b"segstream.")
+    try:
+        return (envelope(headers, value).type or "").startswith("segstream.")
+    except Rejected:
+        return False
+
+
+def _text(value: Any, longest: int = 256) -> str:
+    """1 to 256 characters that UTF-8 can carry."""
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        raise Rejected("schema")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Rejected("schema") from None
+    return value
+
+
+def customer_of(body: Mapping[str, Any]) -> tuple[str, str]:
+    """(customer, raw id that the partitioner sees)."""
+    user, anonymous = body.get("userId"), body.get("anonymousId")
+    if user is not None and user != "":
+        raw, prefix = user, ""
+    elif anonymous is not None and anonymous != "":
+        raw, prefix = anonymous, "a:"
+    else:
+        raise Rejected("customer")
+    raw = _text(raw)
+    if "\0" in raw:
+        raise Rejected("schema")
+    if not prefix and raw.startswith("a:"):
+        raise Rejected("customer")
+    return prefix + raw, raw
+
+
+def _field(body: Mapping[str, Any], path: str) -> Any:
+    found: Any = body
+    for part in path.split("."):
+        if found is None:
+            return None
+        if not isinstance(found, dict):
+            raise Rejected("value")
+        found = found.get(part)
+    return found
+
+
+def _number(value: Any, low: Decimal, high: Decimal) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise Rejected("value")
+    number = Decimal(value)
+    if not number.is_finite() or not low <= number <= high:
+        raise Rejected("value")
+    return number
+
+
+def _position(value: Any, declared: Sequence[str]) -> int:
+    """Position among the declared values; their number for any other text."""
+    if not isinstance(value, str):
+        raise Rejected("value")
+    return declared.index(value) if value in declared else len(declared)
+
+
+def _amount(measure: Measure, body: Mapping[str, Any]) -> float | int | None:
+    if measure.kind == "count":
+        return 1
+    value = _field(body, measure.field or "")
+    if value is None:
+        return None
+    if measure.kind == "sum":
+        number = _number(value, Decimal(0), SUM_MAX)
+        exact = decimal.Context(prec=10_000, rounding=decimal.ROUND_HALF_EVEN)
+        return int(number.scaleb(measure.decimals, exact).to_integral_value(context=exact))
+    if measure.kind == "distinct":
+        position = _position(value, measure.values)
+        return position if position < len(measure.values) else None
+    if measure.kind == "last":
+        return float(_number(value, -LAST_MAX, LAST_MAX))
+    raise ValueError(measure.kind)
+
+
+def _trait(trait: Trait, body: Mapping[str, Any]) -> float | None:
+    value = _field(body, trait.field)
+    if value is None:
+        return None
+    if trait.kind == "number":
+        return float(_number(value, -LAST_MAX, LAST_MAX))
+    return float(_position(value, trait.values))
+
+
+def read_call(
+    seen: Envelope,
+    *,
+    append_time: int,
+    default_id: str,
+    measures: Sequence[Measure],
+    traits: Sequence[Trait],
+) -> tuple[Call, str]:
+    """The call and its raw id; the partition is checked by the caller, last."""
+    body = seen.body
+    kind = body.get("type")
+    if kind not in CALLS:
+        raise Rejected("schema")
+    if kind == "alias":
+        raise Rejected("alias")
+    customer, raw = customer_of(body)
+    timestamp = body.get("timestamp")
+    if timestamp is None:
+        timestamp = seen.time
+    time = append_time if timestamp is None else instant(timestamp)
+    message_id = body.get("messageId")
+    if message_id is None:
+        message_id = default_id if seen.id is None else seen.id
+    message_id = _text(message_id)
+    event = _text(body.get("event")) if kind == "track" else None
+    used = "traits" if kind in ("identify", "group") else "properties"
+    for name in (used, "context"):
+        if body.get(name) is not None and not isinstance(body[name], dict):
+            raise Rejected("schema")
+    amounts = {m.name: _amount(m, body) for m in measures if m.takes(kind, event)}
+    values = {t.name: _trait(t, body) for t in traits} if kind == "identify" else {}
+    return Call(customer, event or kind, time, message_id, amounts, values), raw
