@@ -8,12 +8,13 @@ After a restart the same is built again from the two topics: samples up to the n
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from pydantic import ValidationError
 
 from segstream.core.calendar import DAY, Calendar, instant_ms
+from segstream.core.feature import Vectors
 from segstream.core.model import Model
 from segstream.core.panel import Panel, PanelSample
 from segstream.core.record import DayMarker, ModelRecord, Sample
@@ -32,10 +33,18 @@ class Foreign(Exception):
 class Clusterer(Protocol):
     """Learns customers online; see shell/river.py."""
 
+    def __contains__(self, key: int) -> bool: ...
     def learn_customer(self, key: int, x: Sequence[float]) -> int: ...
     def place_customer(self, key: int, x: Sequence[float], segment: int) -> int: ...
     def forget_customer(self, key: int) -> bool: ...
     def labels(self) -> dict[int, int]: ...
+
+
+class Placed(NamedTuple):
+    """A vector in the space of the newest version, and its nearest segment there."""
+
+    vector: list[float]
+    segment: int
 
 
 #: a Clusterer from centres by segment, without members
@@ -124,21 +133,29 @@ class Study:
             for sample in samples:
                 self.panel.put(sample)
             return
-        for sample, z in zip(samples, self._in_space(samples), strict=True):
+        for sample, placed in zip(samples, self._placed(samples), strict=True):
             if self.panel.put(sample) and self._clusterer is not None:
-                if z is None:
-                    self._clusterer.forget_customer(sample.customer)
-                else:
-                    self._clusterer.learn_customer(sample.customer, z)
+                self._learn(self._clusterer, sample.customer, placed)
 
-    def _in_space(self, samples: list[PanelSample]) -> list[list[float] | None]:
-        """Coordinates per sample; None for removals, and for all before the first version."""
+    @staticmethod
+    def _learn(clusterer: Clusterer, customer: int, placed: Placed | None) -> None:
+        if placed is None:
+            clusterer.forget_customer(customer)
+        elif customer in clusterer:
+            clusterer.learn_customer(customer, placed.vector)
+        else:
+            # The version decides about newcomers, not centres that move. After a restart on a
+            # compacted topic most are newcomers, and centres are means of the few that are not.
+            clusterer.place_customer(customer, placed.vector, placed.segment)
+
+    def _placed(self, samples: list[PanelSample]) -> list[Placed | None]:
+        """Per sample; None for removals, and for all before the first version."""
         if self._model is None:
             return [None] * len(samples)
         missing = np.full(self.panel.dimensions, np.nan, np.float32)
         raw = np.stack([missing if s.vector is None else s.vector for s in samples])
-        z = self._model.coordinates(raw).tolist()
-        return [None if s.vector is None else row for s, row in zip(samples, z, strict=True)]
+        placed = _place(self._model, raw)
+        return [None if s.vector is None else p for s, p in zip(samples, placed, strict=True)]
 
     def due(self, day: int) -> bool:
         """Whether a version is to be made of what was learned up to `day` (ms)."""
@@ -169,12 +186,18 @@ class Study:
         if self.newest is None or not self._fits(self.newest):
             return
         self._model = model = Model(self.newest)
-        customers = self.panel.customers()
-        z = model.coordinates(self.panel.matrix(customers))
-        nearest = model.ids[model.nearest(model.distances(z))].tolist()
         self._clusterer = self._start({s.segment: s.centre for s in self.newest.segments})
-        for customer, vector, segment in zip(customers, z.tolist(), nearest, strict=True):
+        customers = self.panel.customers()
+        placed = _place(model, self.panel.matrix(customers))
+        for customer, (vector, segment) in zip(customers, placed, strict=True):
             self._clusterer.place_customer(customer, vector, segment)
+
+
+def _place(model: Model, raw: Vectors) -> list[Placed]:
+    """Where the version puts raw vectors, float32[n, d]."""
+    z = model.coordinates(raw)
+    segments = model.ids[model.nearest(model.distances(z))].tolist()
+    return [Placed(*found) for found in zip(z.tolist(), segments, strict=True)]
 
 
 def explained(error: ValueError) -> str:

@@ -33,6 +33,7 @@ from tests.oracle_reading import (
 )
 
 MINUTE = 60_000
+WINDOWED = re.compile(r"(\w+)\[")
 OUTCOMES = ("valid", "duplicates", "late", "dead_letters", "control", "skewed", "saturated")
 CAUSES = ("first", "behaviour", "time", "model", "forgotten")
 Position = tuple[int, int]
@@ -101,7 +102,7 @@ def as_written(value: float | None) -> float | None:
     return None if value is None else float(str(np.float32(value)))
 
 
-def features_id(features: Mapping[str, str]) -> str:
+def id_of(features: Mapping[str, str]) -> str:
     """Id of a feature list: name → expression, in order."""
     text = json.dumps(list(features.items()), separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -118,13 +119,13 @@ class Oracle:
         partitions: int,
         partitioner: str = "murmur2",
         models: Mapping[int, Mapping[str, Any]],
-        features: str | None = None,
+        features_id: str | None = None,
     ) -> None:
         self.partition, self.partitions, self.partitioner = partition, partitions, partitioner
         self.models = models
         self.measures, self.traits = measures_of(config), traits_of(config)
         self.features = {n: f["expression"] for n, f in config.get("features", {}).items()}
-        self.features_id = features_id(self.features) if features is None else features
+        self.features_id = features_id or id_of(self.features)
         self.period = duration_ms(config.get("tick", {}).get("period", "1d"))
         self.pane = duration_ms(config.get("pane", {}).get("length", "1d"))
         hysteresis = config.get("hysteresis", {})
@@ -146,7 +147,11 @@ class Oracle:
         control = is_control(headers, value)
         try:
             if control:
-                self._control(offset, append_time, headers, value)
+                try:
+                    self._control(offset, append_time, headers, value)
+                except Rejected as rejected:
+                    known = rejected.reason == "model"
+                    raise Rejected("model" if known else "control") from None
             else:
                 self._call(offset, append_time, headers, value)
         except Rejected as rejected:
@@ -212,7 +217,7 @@ class Oracle:
             for customer in sorted(due, key=lambda c: c.id.encode()):
                 self._tick(customer, minute, offset)
             if minute % 1440 == 0:
-                self._mark(minute, offset)
+                self._mark(minute)
         self.clock = target
 
     def _due(self, customer: Customer, minute: int) -> bool:
@@ -221,19 +226,19 @@ class Oracle:
             return False
         return self.active > 0 or customer.level >= self.level
 
-    def _mark(self, minute: int, offset: int) -> None:
+    def _mark(self, minute: int) -> None:
         value = {
             "partition": self.partition,
             "partitions": self.partitions,
             "day": ms_text(minute * MINUTE),
         }
         key = f"day-{self.partition}"
-        self.outputs.append(Output("samples", key, value, (offset, minute * MINUTE)))
+        self.outputs.append(Output("samples", key, value, (self.next_offset, minute * MINUTE)))
 
     def _tick(self, customer: Customer, minute: int, offset: int) -> None:
         at = minute * MINUTE
         ce_id = f"{self.partition}-{offset}-{minute}-{customer.hash:016x}"
-        row = Row(customer, at, (offset, at), ce_id, None)
+        row = Row(customer, at, (self.next_offset, at), ce_id, None)
         if at - customer.last >= 2 * self.longest * self.pane:
             self._forget(row)
             return
@@ -293,7 +298,8 @@ class Oracle:
 
     def _cut(self, customer: Customer) -> int:
         evidence = self._evidence(customer, self.clock)
-        return sum(evidence.panes(measure.name)[1] for measure in self.measures)
+        windowed = {name for text in self.features.values() for name in WINDOWED.findall(text)}
+        return sum(evidence.panes(m.name)[1] for m in self.measures if m.name in windowed)
 
     # --- a row ------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segstream.core.calendar import DAY, instant_ms, midnight_after
+from segstream.core.feature import Vectors
 from segstream.core.hash import customer_hash
 from segstream.core.panel import Panel, PanelSample
 from segstream.learn import TrainedFeature, Training
@@ -66,7 +67,7 @@ def orders() -> dict[str, list[Order]]:
     return {customer: sorted(found) for customer, found in by_customer.items()}
 
 
-def vector(history: list[Order], now: int) -> np.ndarray | None:  # type: ignore[type-arg]
+def vector(history: list[Order], now: int) -> Vectors | None:
     """The six raw features at `now`; None: not a customer yet, or forgotten."""
     past = [order for order in history if order.at <= now]
     if not past or now - past[-1].at >= 2 * WINDOW:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from segstream.core import kmeans
 from segstream.core.calendar import DAY, instant_ms
+from segstream.core.feature import Vectors
 from segstream.core.hash import level_of
 from segstream.core.model import Model
 from segstream.core.panel import Panel, PanelSample
@@ -39,7 +40,7 @@ def segment_of(record: ModelRecord, panel: Panel) -> dict[int, int]:
     return dict(zip(customers, model.ids[model.nearest(distances)].tolist(), strict=True))
 
 
-def values(*rows: list[float]) -> np.ndarray:  # type: ignore[type-arg]
+def values(*rows: list[float]) -> Vectors:
     return np.array(rows, np.float32)
 
 

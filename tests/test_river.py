@@ -4,6 +4,8 @@ import math
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from river import cluster
 from segstream.shell.river import CustomerKMeans
 
 CENTRES = {2: [0.0, 0.0, 0.0], 5: [1.0, -1.0, 0.5], 9: [-2.0, 1.0, 1.0]}
+#: River's own methods; it does not type them
+PREDICT: Callable[[cluster.KMeans, dict[Any, float]], int] = cluster.KMeans.predict_one
+LEARN: Callable[[cluster.KMeans, dict[Any, float]], None] = cluster.KMeans.learn_one
 coordinate = st.floats(-20, 20, width=32)
 vector = st.tuples(coordinate, coordinate, coordinate)
 
@@ -65,7 +70,7 @@ def test_centres_stay_exact_over_many_replacements() -> None:
 def test_decides_as_river_does(vectors: list[tuple[float, ...]]) -> None:
     model = CustomerKMeans(CENTRES)
     for customer, x in enumerate(vectors):
-        expected = cluster.KMeans.predict_one(model, dict(enumerate(x)))
+        expected = PREDICT(model, dict(enumerate(x)))
         assert model.nearest(x) == expected
         assert model.learn_customer(customer, x) == expected
 
@@ -83,7 +88,7 @@ def test_steps_are_those_of_river() -> None:
         x = [rng.gauss(0, 1) for _ in range(3)]
         segment = ours.learn_customer(customer, x)
         rivers.halflife = 1 / ours.sizes[segment]
-        cluster.KMeans.learn_one(rivers, dict(enumerate(x)))
+        LEARN(rivers, dict(enumerate(x)))
     assert {s: ours.centre(s) for s in CENTRES} == {s: rivers.centre(s) for s in CENTRES}
 
 
@@ -125,13 +130,13 @@ class TestTrapsOfRiver:
 
     def test_predicting_draws_missing_coordinates(self) -> None:
         model = cluster.KMeans(n_clusters=1, seed=1)
-        model.predict_one({"unseen": 0.0})
+        PREDICT(model, {"unseen": 0.0})
         assert model.centers[0]["unseen"] != 0.0
 
     def test_one_nan_poisons_a_centre(self) -> None:
         model = cluster.KMeans(n_clusters=1, seed=1)
-        model.learn_one({0: math.nan})
-        model.learn_one({0: 1.0})
+        LEARN(model, {0: math.nan})
+        LEARN(model, {0: 1.0})
         assert math.isnan(model.centers[0][0])
 
     def test_integer_keys_are_summed_in_ascending_order(self) -> None:
@@ -167,7 +172,7 @@ def test_matches_a_numpy_twin() -> None:
     """Members and centres as recomputed from all vectors at every step."""
     rng = np.random.default_rng(5)
     model = CustomerKMeans(CENTRES)
-    newest: dict[int, np.ndarray] = {}  # type: ignore[type-arg]
+    newest: dict[int, np.ndarray] = {}
     for customer in rng.integers(0, 40, 400).tolist():
         x = rng.normal(size=3)
         model.learn_customer(customer, x.tolist())

@@ -2,7 +2,6 @@
 
 import json
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -52,6 +51,17 @@ def sample(customer: int, at: int, values: list[float | None], level: int = 0) -
 def marker(partition: int, day: int) -> Message:
     body = {"partition": partition, "partitions": PARTITIONS, "day": ms_text(day)}
     return b"day-%d" % partition, json.dumps(body).encode()
+
+
+def altered(message: Message, old: bytes, new: bytes) -> Message:
+    key, value = message
+    assert value is not None
+    assert old in value
+    return key, value.replace(old, new)
+
+
+def is_marker(message: Message) -> bool:
+    return message[0] is not None and message[0].startswith(b"day-")
 
 
 def lives(days: int, customers: int = 45, seed: int = 1) -> list[list[list[Message]]]:
@@ -160,7 +170,7 @@ class TestWhen:
         for day, parts in enumerate(lives(8, customers=130)):
             size = 35 if day < 3 else 65 if day < 5 else 130
             known = {key_of(c) for c in range(size)}
-            grown.append([[m for m in p if m[0] in known or m[0][:3] == b"day"] for p in parts])  # type: ignore[index]
+            grown.append([[m for m in p if m[0] in known or is_marker(m)] for p in parts])
         found = trained(interleaved(grown, 0)).versions
         assert midnights(found) == [2, 4, 6]
         assert [r.panel.customers for r in found.values()] == [35, 65, 130]
@@ -179,9 +189,9 @@ class TestWhen:
         ends = [[*gone[p], marker(p, START + 4 * DAY)] for p in range(PARTITIONS)]
         few = [
             [
-                [m for m in part if m[0] in {key_of(c) for c in range(4)} or m[0][:3] == b"day"]
+                [m for m in part if m[0] in {key_of(c) for c in range(4)} or is_marker(m)]
                 for part in day
-            ]  # type: ignore[index]
+            ]
             for day in days[4:]
         ]
         assert midnights(trained(interleaved([*days[:3], ends, *few], 0)).versions) == [2]
@@ -220,6 +230,7 @@ class TestOrder:
         calendar = Calendar()
         assert calendar.watermark() == 0
         for partition, day in ((0, 10), (1, 8), (2, 9)):
+            assert calendar.watermark() == 0
             calendar.mark(partition, 3, day * DAY)
         assert calendar.watermark() == 8 * DAY
         calendar.mark(0, 3, 11 * DAY)
@@ -227,30 +238,37 @@ class TestOrder:
         calendar.mark(1, 3, 7 * DAY)  # a repeat of an older one changes nothing
         assert calendar.watermark() == 9 * DAY
 
+    def test_a_partition_that_never_marks_holds_the_rest_for_two_days(self) -> None:
+        calendar = Calendar()
+        for day, expected in ((10, 0), (12, 0), (13, 13)):
+            calendar.mark(0, 2, day * DAY)
+            assert calendar.watermark() == expected * DAY
+
 
 class TestRemoval:
-    def run(self, *messages: Message) -> Iterator[tuple[int, list[int]]]:
-        """The panel after each day: (day, spends)."""
+    def run(self, *messages: Message) -> list[float]:
+        """What the customers in the panel spend, after all that."""
         topics = MemoryTopics()
         topics.samples = list(messages)
         trainer, _ = trainer_of(topics, 1)
-        while topics.committed < len(messages):
-            before = len(topics.samples)
-            trainer.turn()
-            assert before == len(topics.samples)
+        work(trainer, topics)
         assert trainer.study is not None
-        return trainer.study.panel.matrix()[:, 1].tolist()  # type: ignore[return-value]
+        spends: list[float] = trainer.study.panel.matrix()[:, 1].tolist()
+        return spends
 
     def ends(self, day: int) -> list[Message]:
         return [marker(p, START + day * DAY) for p in range(PARTITIONS)]
 
     def test_takes_the_customer_out_when_its_day_ends(self) -> None:
-        one, other = sample(1, START + 1, [1, 1]), sample(2, START + 2, [1, 2])
-        assert self.run(one, other, *self.ends(1)) == [1, 2] or True
-        assert sorted(self.run(one, other, *self.ends(1))) == [1, 2]
-        assert sorted(self.run(one, other, *self.ends(1), (key_of(1), None))) == [1, 2]
-        gone = [one, other, *self.ends(1), (key_of(1), None), *self.ends(2)]
-        assert sorted(self.run(*gone)) == [2] or len(self.run(*gone)) == 2
+        known = [sample(1, START + 1, [1, 1]), sample(2, START + 2, [1, 2]), *self.ends(1)]
+        later = sample(2, START + DAY + 2, [1, 3])
+        assert sorted(self.run(*known)) == [1, 2]
+        assert sorted(self.run(*known, (key_of(1), None), later)) == [1, 2]
+        assert sorted(self.run(*known, (key_of(1), None), later, *self.ends(2))) == [3]
+
+    def test_counts_even_if_it_is_all_that_happened_on_a_day(self) -> None:
+        known = [sample(1, START + 1, [1, 1]), sample(2, START + 2, [1, 2]), *self.ends(1)]
+        assert self.run(*known, (key_of(1), None), *self.ends(2)) == [2]
 
     def test_the_customer_may_come_back_the_same_day(self) -> None:
         first = sample(1, START + 1, [1, 1])
@@ -311,12 +329,13 @@ class TestRecovery:
         work(trainer, topics)
         assert topics.versions == versions
         assert set(topics.announced) == set(versions)
-        assert len(notes.forgotten) == 2
+        assert topics.faults == []
+        assert fault in " ".join(notes.forgotten)
 
     def test_after_compaction_it_goes_on_from_the_newest_version(
         self, messages: list[Message], versions: dict[int, ModelRecord]
     ) -> None:
-        """Not the same bytes, as samples are gone, but the same segments."""
+        """Not the same bytes, as samples are gone, but the same segments, fitting as well."""
         cut = int(0.8 * len(messages))
         topics = MemoryTopics()
         topics.samples = messages[:cut]
@@ -328,9 +347,10 @@ class TestRecovery:
         assert midnights(topics.versions) == midnights(versions)
         last, expected = topics.versions[4], versions[4]
         assert last.panel == expected.panel
-        for a, b in zip(last.segments, expected.segments, strict=True):
-            assert (a.segment, a.name, a.size) == (b.segment, b.name, b.size)
-            assert a.centre == pytest.approx(b.centre, abs=1e-6)
+        assert [(s.segment, s.name) for s in last.segments] == [
+            (s.segment, s.name) for s in expected.segments
+        ]
+        assert last.quality["inertia"] == pytest.approx(expected.quality["inertia"], rel=0.03)
 
     def test_at_any_time_river_holds_the_exact_means(self, messages: list[Message]) -> None:
         topics = MemoryTopics()
@@ -426,8 +446,8 @@ class TestBadRecords:
             (sample(1, START, [1]), "invalid"),
             (sample(1, START, [1, 1e39]), "invalid"),
             (sample(1, START, [1, float("nan")]), "invalid"),
-            ((key_of(1), sample(1, START, [1, 1])[1].replace(b"01-01T", b"13-01T")), "invalid"),  # type: ignore[union-attr]
-            ((key_of(1), sample(1, START, [1, 1])[1].replace(b"two", b"three")), "features"),  # type: ignore[union-attr]
+            (altered(sample(1, START, [1, 1]), b"01-01T", b"13-01T"), "invalid"),
+            (altered(sample(1, START, [1, 1]), b"two", b"three"), "features"),
             ((b"day-1", marker(0, START)[1]), "invalid"),
             ((b"day-3", marker(3, START)[1]), "invalid"),
             (marker(0, START + 1), "invalid"),

@@ -5,7 +5,8 @@ that its clock passes; a day is closed when all partitions have passed its end, 
 then is the same for every order of arrival. Days without samples are not closed at all.
 
 A partition that is more than LAG days behind the furthest does not hold the rest: what it sends
-for closed days is learned with the next day that closes.
+for closed days is learned with the next day that closes. One that has never marked a day counts as
+standing at the first mark seen.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,7 @@ class Calendar:
     def __init__(self) -> None:
         self.closed = 0
         self._marked: dict[int, int] = {}
+        self._first = 0
         self._partitions = 0
         self._waiting: list[PanelSample] = []
         #: customer → (partition, at) of its last sample, to date its removal
@@ -64,6 +66,7 @@ class Calendar:
     def mark(self, partition: int, partitions: int, day: int) -> None:
         """A partition's clock has passed the midnight `day` (ms)."""
         self._partitions = partitions
+        self._first = self._first or day
         self._marked[partition] = max(day, self._marked.get(partition, 0))
         for customer, last in self._leaving.pop(partition, []):
             # The partition marks every midnight it walks over, so the removal belongs to this
@@ -73,9 +76,11 @@ class Calendar:
 
     def watermark(self) -> int:
         """The last midnight (ms) that all partitions have passed, laggards aside; 0 = none yet."""
-        furthest = max(self._marked.values(), default=0)
+        bound = max(self._marked.values(), default=0) - LAG * DAY
+        if len(self._marked) < self._partitions and self._first >= bound:
+            return 0
         days = [self._marked.get(p, 0) for p in range(self._partitions)]
-        return min((day for day in days if day >= furthest - LAG * DAY), default=0)
+        return min((day for day in days if day >= bound), default=0)
 
     def close(self) -> list[tuple[int, list[PanelSample]]]:
         """The days that can be learned now, in order: (their end, their samples in order)."""

@@ -216,7 +216,7 @@ def _people(
     leaving = _leaving(table, people, work.layout)
     levels = {c: level_of(int(people.states["hash"][c])) for c in newcomers.tolist()}
     levels |= {c: level_of(int(people.states["hash"][c])) for c in leaving}
-    _check_reborn(table, leaving, levels, span, people)
+    _check_reborn(table, leaving, levels, span, work)
     moments: list[tuple[int, int, int, bytes, int]] = [
         (record, 1, 0, b"", code)
         for code, record in zip(newcomers.tolist(), births.tolist(), strict=True)
@@ -263,15 +263,17 @@ def _leaving(table: _Table, people: People, layout: Layout) -> dict[int, int]:
 
 
 def _check_reborn(
-    table: _Table, leaving: dict[int, int], levels: dict[int, int], span: Span, people: People
+    table: _Table, leaving: dict[int, int], levels: dict[int, int], span: Span, work: Work
 ) -> None:
+    """Any event after the departure will do, even one that repeats an id: the ids go as well."""
+    events = work.batch.decoded.events
+    within = (events.record >= span.start) & (events.record < span.stop)
     records = []
     for code, row in leaving.items():
-        if not span.model and levels[code] < people.level:
+        if not span.model and levels[code] < work.people.level:
             continue
-        later = np.flatnonzero((table.code[row:] == code) & (table.event[row:] >= 0))
-        if len(later):
-            records.append(int(table.record[row + later[0]]))
+        after = within & (events.code == code) & (events.record >= table.record[row])
+        records += events.record[after][:1].tolist()
     if records:
         raise Reborn(min(records))
 

@@ -42,6 +42,8 @@ CONSUMER = {
     "session.timeout.ms": 6_000,
     "heartbeat.interval.ms": 2_000,
     "fetch.queue.backoff.ms": 5,
+    # A waiting read_committed fetch is not woken by a commit, only by this.
+    "fetch.wait.max.ms": 10,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 65_536,
 }

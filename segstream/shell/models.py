@@ -26,6 +26,8 @@ _CONSUMER = {
     "enable.auto.commit": False,
     "enable.partition.eof": True,
     "auto.offset.reset": "earliest",
+    # A waiting read_committed fetch is not woken by a commit, only by this.
+    "fetch.wait.max.ms": 10,
 }
 
 

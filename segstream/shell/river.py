@@ -50,6 +50,9 @@ class CustomerKMeans(cluster.KMeans):
         """Number of customers known."""
         return len(self._members)
 
+    def __contains__(self, key: int) -> bool:
+        return key in self._members
+
     def labels(self) -> dict[int, int]:
         """Segment of each customer, as decided when it was last learned."""
         return {key: segment for key, (segment, _) in self._members.items()}

@@ -94,6 +94,8 @@ class Reader:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
+            # A waiting read_committed fetch is not woken by a commit, only by this.
+            "fetch.wait.max.ms": 50,
         }
 
     def follow(
@@ -108,7 +110,7 @@ class Reader:
                 message = consumer.poll(0.1)
                 if message is None or message.error() or message.value() is None:
                     continue
-                yield json.loads(message.value())
+                yield json.loads(message.value() or b"null")
         finally:
             consumer.close()
 

@@ -1,0 +1,1 @@
+"""How fast one segmenter is, and where its time goes: `python -m benchmarks --help`."""

@@ -1,0 +1,56 @@
+"""`python -m benchmarks`: end to end. `python -m benchmarks stages`: the core alone."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from benchmarks import end_to_end, report, stages
+from benchmarks.traffic import FLAT, HOT
+from consumers.settings import load
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    events: Annotated[int, typer.Option(min=1_000, help="Counted, per run.")] = 400_000,
+    customers: Annotated[int, typer.Option(min=100, help="Customers, all with State.")] = 100_000,
+    zipf: Annotated[float | None, typer.Option(help="One exponent; else flat and hot.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs; the median is shown.")] = 3,
+    file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+) -> None:
+    """Measure one segmenter process between real Kafka and Valkey (some minutes)."""
+    if context.invoked_subcommand is not None:
+        return
+    console = Console()
+    if sys.platform != "linux":
+        console.print("CPU time of other processes is read from /proc: this needs Linux.")
+        raise typer.Exit(1)
+    traffics: tuple[tuple[str, float], ...] = (("flat", FLAT), ("hot", HOT))
+    if zipf is not None:
+        traffics = (({FLAT: "flat", HOT: "hot"}.get(zipf, "own"), zipf),)
+    plan = end_to_end.Plan(traffics, events, customers, repeats)
+    tell = Console(stderr=True, style="dim").print
+    found = end_to_end.run(plan, load({}), lambda text: tell(text, markup=False))
+    report.show(console, found)
+    if file is not None:
+        file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+@app.command("stages")
+def stages_command(
+    profile: Annotated[bool, typer.Option(help="Where the time goes, by cProfile.")] = False,
+    events: Annotated[int, typer.Option(help="Per run, on one partition.")] = 25_000,
+    customers: Annotated[int, typer.Option(help="On all four partitions.")] = 100_000,
+) -> None:
+    """The pure core in memory: µs of CPU per event, by stage (some seconds)."""
+    stages.run(Console(), customers=customers, events=events, profile=profile)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,88 @@
+"""Readings of processes (from Linux' /proc) and facts about the machine."""
+
+import os
+import platform
+import re
+import urllib.request
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import confluent_kafka
+from redis import Redis
+
+from segstream.shell.local.jars import locked_jars
+
+PROC = Path("/proc")
+_PACKAGES = ("segstream", "confluent-kafka", "msgspec", "numpy", "redis", "hiredis", "xxhash")
+_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
+
+
+def cpu_seconds(pid: int, *, thread: bool = False) -> float:
+    """User and system time of a process, all its threads; or of its main thread alone.
+
+    In steps of 10 ms, as the kernel counts.
+    """
+    place = PROC / str(pid) / ("task/" + str(pid) if thread else "") / "stat"
+    # The name in parentheses may hold anything; what follows the last one is fields 3 and on.
+    fields = place.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_megabytes(pid: int) -> float:
+    """The most memory the process has had."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", (PROC / str(pid) / "status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def scrape(port: int) -> dict[str, float]:
+    """The segmenter's metrics: `name` or `name{labels}` → value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        name + (f"{{{labels}}}" if labels else ""): float(value)
+        for name, labels, value in _SAMPLE.findall(text)
+    }
+
+
+def cores() -> tuple[set[int], set[int]] | None:
+    """(the segmenter's core, those of everything else); None where they cannot be told apart."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    mine = sorted(os.sched_getaffinity(0))
+    return ({mine[-1]}, set(mine[:-1])) if len(mine) > 1 else None
+
+
+def facts(redis: "Redis | None" = None) -> dict[str, Any]:
+    """What the figures depend on: date, machine, versions."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "absent"
+    versions["librdkafka"] = confluent_kafka.libversion()[0]
+    versions["kafka"] = next(j.version for j in locked_jars() if j.group == "org.apache.kafka")
+    if redis is not None:
+        server = redis.info("server")
+        versions["valkey"] = server.get("valkey_version", server["redis_version"])
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "machine": {
+            "cpu": _first("cpuinfo", r"model name\s*: (.*)") or platform.processor(),
+            "cores": os.cpu_count(),
+            "memory_gb": round(int(_first("meminfo", r"MemTotal:\s+(\d+)") or 0) / 2**20, 1),
+            "system": f"{platform.system()} {platform.release()}",
+            "load": round(os.getloadavg()[0], 1),
+        },
+        "versions": versions,
+    }
+
+
+def _first(file: str, pattern: str) -> str:
+    try:
+        found = re.search(pattern, (PROC / file).read_text())
+    except OSError:
+        return ""
+    return found[1] if found else ""

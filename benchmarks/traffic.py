@@ -1,0 +1,137 @@
+"""Deterministic Segment Spec calls of a shop, for the preset `retail`.
+
+The mix, the ids and the sizes are those of the comparison in `docs/benchmarks.md`: 60 % Product
+Viewed, 25 % Product Added, 12 % Order Completed, 3 % Order Refunded; about 300 bytes; customers by
+Zipf's law. The same arguments give the same bytes.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from segstream.core.hash import partitions_of
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+FLAT, HOT = 0.7, 1.1
+PARTITIONS = 4
+START_MS = int(datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp() * 1000)
+"""Event time at which the live traffic begins; long past, so that no time is clamped."""
+HISTORY_DAYS = 85
+SHARES = {
+    "Product Viewed": 0.60,
+    "Product Added": 0.25,
+    "Order Completed": 0.12,
+    "Order Refunded": 0.03,
+}
+VIEWED, ADDED, COMPLETED, REFUNDED = range(4)
+_FIRST_MONEY = COMPLETED  # kinds from here on have a total
+_DAY_MS = 86_400_000
+_PRODUCT = '"product_id":"sku-%05d","name":"Thing No. %d","quantity":1,"currency":"GBP"'
+_ORDER = '"order_id":"order-%08d","products":%d,"total":%.2f,"currency":"GBP"'
+_CALL = (
+    '{"type":"track","event":"%s","messageId":"msg-%012d","userId":"%s","timestamp":"%s",'
+    '"properties":{%s},"context":{"library":{"name":"analytics.js","version":"2.11.1"},'
+    '"locale":"en-GB","ip":"203.0.113.7"}}'
+)
+
+
+class People(NamedTuple):
+    """Customers by rank, the most active first. `partition` int64 [customers]."""
+
+    ids: list[str]
+    partition: Ints
+    weights: Floats  # sum 1
+
+    def draw(self, number: int, rng: np.random.Generator) -> Ints:
+        """Ranks of the customers of `number` events."""
+        ranks = np.searchsorted(np.cumsum(self.weights), rng.random(number), "right")
+        return np.minimum(ranks, len(self.ids) - 1)
+
+
+class Traffic(NamedTuple):
+    """Events as columns of equal length, in the order of sending."""
+
+    people: People
+    number: Ints  # the message's own
+    customer: Ints  # rank
+    kind: Ints  # position in SHARES
+    time: Ints  # ms
+    total: Floats  # of an order or a refund, else NaN
+
+    def __len__(self) -> int:
+        return len(self.number)
+
+    @property
+    def partition(self) -> Ints:
+        return self.people.partition[self.customer]
+
+    def on(self, partition: int) -> "Traffic":
+        """Only the events of one partition."""
+        mine = self.partition == partition
+        return Traffic(self.people, *(column[mine] for column in self[1:]))
+
+    def records(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """(partition, key, value) of each event."""
+        ids, names = self.people.ids, list(SHARES)
+        columns = zip(*(c.tolist() for c in (*self[1:], self.partition)), strict=True)
+        second, text = -1, ""
+        for number, customer, kind, time, total, partition in columns:
+            if time // 1000 != second:
+                second = time // 1000
+                text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+            if kind < _FIRST_MONEY:
+                more = _PRODUCT % (number * 7919 % 20_000, number % 977)
+            else:
+                more = _ORDER % (number, number % 9, total)
+            at = f"{text}.{time % 1000:03d}Z"
+            value = _CALL % (names[kind], number, ids[customer], at, more)
+            yield partition, ids[customer].encode(), value.encode()
+
+
+def people(number: int, zipf: float, partitions: int = PARTITIONS) -> People:
+    """Customers, the r-th of whom is as active as r^−zipf."""
+    ids = [f"customer-{i:07d}" for i in np.random.default_rng(number).permutation(number).tolist()]
+    where = partitions_of([i.encode() for i in ids], partitions, "murmur2")
+    weights = np.arange(1, number + 1, dtype=np.float64) ** -zipf
+    return People(ids, where, weights / weights.sum())
+
+
+def history(who: People, each: int = 4) -> Traffic:
+    """The past 85 days: every customer once, and `each` − 1 times as many events by Zipf's law.
+
+    Times are in no order, but the first event of a partition is the latest: the clock stands at
+    START_MS from then on, so the past is filled in without a tick.
+    """
+    rng = np.random.default_rng(1)
+    number = each * len(who.ids)
+    customer = np.concatenate(
+        [rng.permutation(len(who.ids)), who.draw(number - len(who.ids), rng)]
+    ).astype(np.int64)
+    time = START_MS - rng.integers(1, HISTORY_DAYS * _DAY_MS, number)
+    time[np.unique(who.partition[customer], return_index=True)[1]] = START_MS
+    return _filled(who, customer, time, 0, rng)
+
+
+def live(who: People, events: int, *, first: int, rate: int = 20_000) -> Traffic:
+    """`events` events at `rate` per second of event time; `first`: messages sent before."""
+    rng = np.random.default_rng([2, first])
+    time = START_MS + (np.arange(first, first + events) * 1000) // rate
+    return _filled(who, who.draw(events, rng), time, first, rng)
+
+
+def _filled(
+    who: People, customer: Ints, time: Ints, first: int, rng: np.random.Generator
+) -> Traffic:
+    number = len(customer)
+    kind = rng.choice(len(SHARES), number, p=list(SHARES.values())).astype(np.int64)
+    # Every customer has a usual size of order, so that segments can be told apart by it.
+    usual = 20.0 + 180.0 * ((customer * 2_654_435_761) % 1_000) / 1_000
+    total = np.round(usual * rng.lognormal(0.0, 0.4, number), 2)
+    total[kind == REFUNDED] *= 0.3
+    total[kind < _FIRST_MONEY] = np.nan
+    return Traffic(who, np.arange(first, first + number), customer, kind, time, total)
