@@ -8,8 +8,8 @@ from rich.table import Table
 from benchmarks.end_to_end import STAGES, TARGET
 
 _HEAD = (
-    ("events/s per core, whole process (the figure)", "events_per_process_cpu_second"),
-    ("events/s per core, main thread alone", "events_per_main_thread_cpu_second"),
+    ("events/s per core (whole process)", "events_per_process_cpu_second"),
+    ("events/s per core (main thread alone)", "events_per_main_thread_cpu_second"),
     ("events/s of wall time on this machine", "events_per_wall_second"),
     ("CPU seconds, whole process", "process_cpu_seconds"),
     ("CPU seconds, main thread", "main_thread_cpu_seconds"),
@@ -38,10 +38,11 @@ def show(console: Console, found: dict[str, Any]) -> None:
         f"{settings['events']:,} events per run, median of {settings['repeats']} runs",
         style="dim",
         highlight=False,
+        soft_wrap=True,
     )
     head = _table("One segmenter process, catching up, transactions included", found["results"])
     for text, key in _HEAD:
-        head.add_row(text, *(f"{r['median'][key]:,.10g}" for r in found["results"]))
+        head.add_row(text, *(_number(r["median"][key]) for r in found["results"]))
     head.add_row("peak memory, MB", *(f"{r['peak_rss_mb']:,}" for r in found["results"]))
     console.print(head)
     stages = _table("CPU of one event, µs", found["results"])
@@ -56,7 +57,12 @@ def show(console: Console, found: dict[str, Any]) -> None:
                 f"Target: ≥ {TARGET:,} events/s per core of whole-process CPU on flat traffic: "
                 f"{verdict} ({reached:,.0f})",
                 highlight=False,
+                soft_wrap=True,
             )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
 def _table(title: str, results: list[dict[str, Any]]) -> Table:

@@ -7,6 +7,7 @@ One partition of four, every customer known and settled before anything is measu
 """
 
 import cProfile
+import gc
 import io
 import pstats
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple, TypeVar
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -131,13 +133,19 @@ def run(
 ) -> None:
     """Print a table of both kinds of traffic; with `profile`, also where a step's time goes."""
     settings = load({})
-    table = Table(title="Pure core, µs of CPU per event (median of runs)")
-    columns = ("traffic", "batch", *STAGES, "sum", "step µs\n/customer", "customers\n/event")
-    for column in (*columns, "changes\n/1000"):
-        table.add_column(column, justify="right")
+    table = Table(
+        title="Pure core, µs of CPU per event (median of runs)",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    ratios = ("step per\ncustomer", "customers\nper event", "changes\nper 1000")
+    for column in ("traffic", "batch", *STAGES, "sum", *ratios):
+        table.add_column(column, justify="right", no_wrap=True)
     benches = {}
     for name, zipf in (("flat", FLAT), ("hot", HOT)):
         bench = benches[name] = Bench(settings, zipf, customers, events)
+        gc.freeze()  # as the segmenter does
+        gc.set_threshold(100_000, 20, 20)
         for size in sizes:
             runs = [bench.run(size) for _ in range(repeats)]
             table.add_row(name, str(size), *_cells(runs))
@@ -146,7 +154,9 @@ def run(
     if profile:
         for name, bench in benches.items():
             console.print(f"[bold]{name}, batch {sizes[-1]}[/]: by own time (profiled: slower)")
-            console.print(_profiled(bench, sizes[-1]), markup=False, highlight=False)
+            console.print(
+                _profiled(bench, sizes[-1]), markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _cells(runs: list[Timed]) -> list[str]:

@@ -1,8 +1,7 @@
 """Deterministic Segment Spec calls of a shop, for the preset `retail`.
 
-The mix, the ids and the sizes are those of the comparison in `docs/benchmarks.md`: 60 % Product
-Viewed, 25 % Product Added, 12 % Order Completed, 3 % Order Refunded; about 300 bytes; customers by
-Zipf's law. The same arguments give the same bytes.
+60 % Product Viewed, 25 % Product Added, 12 % Order Completed, 3 % Order Refunded; about 300 bytes;
+customers by Zipf's law. The same arguments give the same bytes.
 """
 
 from collections.abc import Iterator

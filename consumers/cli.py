@@ -67,7 +67,7 @@ def main() -> None:
     except MappingError as error:
         err.print(str(error), markup=False)
         raise SystemExit(2) from None
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (raised again unless it is known)
         _explain(error)
 
 

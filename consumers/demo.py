@@ -31,6 +31,8 @@ from segstream.shell.replay import Summary, replay
 from segstream.shell.topics import create
 from segstream.shell.view import Reader, Totals, totals
 
+Stop = Callable[[], bool]
+
 REFRESH_SECONDS = 0.25
 LATEST = 8
 
@@ -53,16 +55,21 @@ class Interrupted(Exception):
 
 
 def demo(
-    settings: Settings, console: Console, stop: Callable[[], bool], *, as_json: bool
+    settings: Settings, console: Console, stop: Stop, *, as_json: bool
 ) -> tuple[dict[str, Any], ModelRecord | None]:
-    """Run the demo; the figures and the model at its end. Raises Interrupted when stopped before."""
+    """The figures and the model at the end of the year. Raises Interrupted when stopped before."""
     with tempfile.TemporaryDirectory(prefix="segstream-demo-") as directory:
 
         def tell(text: str) -> None:
             console.print(text, style="dim", markup=False)
 
         with local(settings, Path(directory), tell) as here:
-            quiet = here.model_copy(update={"clock": ClockSettings(idle="off")})
+            quiet = here.model_copy(
+                update={
+                    "clock": ClockSettings(idle="off"),  # the year is long over
+                    "kafka": {**here.kafka, "log_level": 0},  # the servers go before the clients
+                }
+            )
             tell("creating topics")
             create(quiet.kafka, plan_of(quiet))
             tell("starting two segmenters and a trainer")

@@ -1,4 +1,4 @@
-"""The segmenter process: customer events in, segment changes out. Run as many as there are cores."""
+"""The segmenter process: customer events in, segment changes out. Scale by starting more."""
 
 import gc
 import logging

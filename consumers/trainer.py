@@ -1,4 +1,4 @@
-"""The trainer process: feature samples in, versions of the model out. One active, others stand by."""
+"""The trainer process: feature samples in, versions of the model out. One works, others wait."""
 
 import logging
 from collections.abc import Callable
@@ -20,9 +20,7 @@ def training_of(settings: Settings) -> Training:
     columns = settings.definition.columns()
     return Training(
         tuple(
-            TrainedFeature(
-                name, f.expression, f.transform, f.fill, f.weight, f.low, f.high, f.clip
-            )
+            TrainedFeature(name, f.expression, f.transform, f.fill, f.weight, f.low, f.high, f.clip)
             for name, f in columns.items()
         ),
         settings.definition.features_id(),

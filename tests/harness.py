@@ -158,7 +158,7 @@ def state_of(function: Function, customer: str, blob: bytes) -> dict[str, Any]:
         for i, name in enumerate(names):
             ring = state[block][i].tolist()
             held = {pane - (pane - s) % layout.panes: v for s, v in enumerate(ring) if v}
-            panes[name] = held  # noqa: PERF403
+            panes[name] = held
     return {
         "hash": int(state["hash"]),
         "last": int(state["last"]),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from tests.oracle_evidence import Accepted, Evidence, Expression
+from tests.oracle_evidence import Accepted, Evidence, Expression, History
 from tests.oracle_reading import (
     Call,
     Headers,
@@ -57,7 +57,7 @@ class Customer:
 
     id: str
     hash: int
-    events: list[Accepted] = field(default_factory=list)
+    history: History = field(default_factory=History)
     segment: int | None = None
     pending: int | None = None
     pending_since: int | None = None
@@ -72,7 +72,7 @@ class Customer:
 
     @property
     def last(self) -> int:
-        return max(event.time for event in self.events)
+        return max(event.time for event in self.history.events)
 
     def decision(self) -> tuple[int | None, ...]:
         return self.segment, self.pending, self.pending_since, self.stamp
@@ -133,6 +133,8 @@ class Oracle:
         self.hold = duration_ms(hysteresis.get("hold", "7d"))
         windows = re.findall(r"\[\s*(\w+)\s*\]", " ".join(self.features.values()))
         self.longest = max([duration_ms(w) // self.pane for w in windows], default=1)
+        self.by_name = {measure.name: measure for measure in self.measures}
+        self.windowed = {n for text in self.features.values() for n in WINDOWED.findall(text)}
         self.room = max(1, config.get("panel", {}).get("size", 20_000) // partitions)
         self.customers: dict[str, Customer] = {}
         self.clock = self.next_offset = self.level = self.active = 0
@@ -198,7 +200,7 @@ class Oracle:
         known = self.customers.get(call.customer)
         if time // self.pane <= self.clock // self.pane - self.longest:
             self.counts["late"] += 1
-        elif known and id_hash in [event.id_hash for event in known.events[-16:]]:
+        elif known and id_hash in [event.id_hash for event in known.history.events[-16:]]:
             self.counts["duplicates"] += 1
         else:
             accepted = Accepted(offset, time, id_hash, call.amounts, call.traits)
@@ -285,21 +287,16 @@ class Oracle:
         return customer
 
     def _accept(self, call: Call, event: Accepted, customer: Customer) -> None:
-        cut = self._cut(customer)
-        customer.events.append(event)
+        evidence = self._evidence(customer, self.clock)
+        self.counts["saturated"] += sum(evidence.cuts(name, event) for name in self.windowed)
+        customer.history.add(event)
         self.counts["valid"] += 1
-        self.counts["saturated"] += self._cut(customer) - cut
         position, ce_id = (event.offset + 1, self.clock), f"{self.partition}-{event.offset}"
         self._evaluate(Row(customer, self.clock, position, ce_id, (call.message_id, call.name)))
         customer.written = self.clock
 
     def _evidence(self, customer: Customer, at: int) -> Evidence:
-        return Evidence(customer.events, at, self.measures, self.pane)
-
-    def _cut(self, customer: Customer) -> int:
-        evidence = self._evidence(customer, self.clock)
-        windowed = {name for text in self.features.values() for name in WINDOWED.findall(text)}
-        return sum(evidence.panes(m.name)[1] for m in self.measures if m.name in windowed)
+        return Evidence(customer.history, at, self.by_name, self.pane)
 
     # --- a row ------------------------------------------------------------------------
 
@@ -468,7 +465,7 @@ class Oracle:
             "sequence": customer.sequence,
             "since": customer.since,
             "written": customer.written,
-            "ids": [event.id_hash for event in customer.events[-16:]],
+            "ids": [event.id_hash for event in customer.history.events[-16:]],
             "panes": {name: evidence.within(name, self.longest) for name in rings},
             "values": {name: evidence.newest(name) for name in kept},
             "recency": {m.name: evidence.last_time(m.name) for m in self.measures},

@@ -5,9 +5,11 @@ Part of the oracle (tests/oracle.py): everything from scratch, nothing remembere
 
 import math
 import re
+from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from tests.oracle_reading import Measure, duration_ms
 
@@ -27,38 +29,60 @@ class Accepted:
     traits: dict[str, float | None]
 
 
+class History:
+    """All accepted events of one customer, for ever: in log order, and by measure in order of time.
+
+    A row is computed from these alone. The order only saves looking at what is outside a window.
+    """
+
+    def __init__(self) -> None:
+        self.events: list[Accepted] = []
+        self.amounts: dict[str, list[tuple[int, int, float | int | None]]] = defaultdict(list)
+        self.traits: dict[str, list[tuple[int, int, float | None]]] = defaultdict(list)
+
+    def add(self, event: Accepted) -> None:
+        self.events.append(event)
+        for name, amount in event.amounts.items():
+            insort(self.amounts[name], (event.time, event.offset, amount))
+        for name, value in event.traits.items():
+            insort(self.traits[name], (event.time, event.offset, value))
+
+
 class Evidence:
     """What one customer's accepted events say at one instant."""
 
     def __init__(
-        self, events: Sequence[Accepted], at: int, measures: Sequence[Measure], pane: int
+        self, history: History, at: int, measures: Mapping[str, Measure], pane: int
     ) -> None:
-        self.events, self.at, self.pane = events, at, pane
-        self.measures = {measure.name: measure for measure in measures}
-
-    def panes(self, name: str) -> tuple[dict[int, int], int]:
-        """(all panes ever: count, minor units, or bits of declared values; values cut)."""
-        kind = self.measures[name].kind
-        panes: dict[int, int] = defaultdict(int)
-        cut = 0
-        for event in self.events:
-            amount = event.amounts.get(name)
-            if amount is None or kind == "last":
-                continue
-            pane = event.time // self.pane
-            if kind == "distinct":
-                panes[pane] |= 1 << int(amount)
-            else:
-                full = panes[pane] + int(amount)
-                panes[pane] = min(full, CAPACITY[kind])
-                cut += full > CAPACITY[kind]
-        return panes, cut
+        self.history, self.at, self.measures, self.pane = history, at, measures, pane
 
     def within(self, name: str, width: int) -> dict[int, int]:
-        """Non-empty panes among the last `width` panes."""
-        now = self.at // self.pane
-        panes, _ = self.panes(name)
-        return {p: value for p, value in panes.items() if now - width < p <= now and value}
+        """Non-empty panes among the last `width`: count, minor units, or bits of values."""
+        now, kind = self.at // self.pane, self.measures[name].kind
+        found = self.history.amounts[name]
+        panes: dict[int, int] = defaultdict(int)
+        for i in range(bisect_left(found, ((now - width + 1) * self.pane,)), len(found)):
+            time, _, amount = found[i]
+            if amount is None or kind == "last":
+                continue
+            if kind == "distinct":
+                panes[time // self.pane] |= 1 << int(amount)
+            else:
+                panes[time // self.pane] += int(amount)
+        # What does not fit is cut off: amounts are not negative, so the order does not matter.
+        full = CAPACITY.get(kind, math.inf)
+        return {p: int(min(value, full)) for p, value in panes.items() if value}
+
+    def cuts(self, name: str, event: Accepted) -> bool:
+        """Whether some of what this event (not yet in the history) adds does not fit its pane."""
+        amount, kind = event.amounts.get(name), self.measures[name].kind
+        if amount is None or kind not in CAPACITY:
+            return False
+        start = event.time // self.pane * self.pane
+        found = self.history.amounts[name]
+        within = slice(bisect_left(found, (start,)), bisect_left(found, (start + self.pane,)))
+        there = sum(int(other or 0) for _, _, other in found[within])
+        return min(there, CAPACITY[kind]) + int(amount) > CAPACITY[kind]
 
     def window(self, name: str, length: int) -> float:
         measure = self.measures[name]
@@ -72,7 +96,8 @@ class Evidence:
         return total / 10**measure.decimals if measure.kind == "sum" else float(total)
 
     def last_time(self, name: str) -> int | None:
-        return max((e.time for e in self.events if name in e.amounts), default=None)
+        found = self.history.amounts[name]
+        return found[-1][0] if found else None
 
     def recency(self, name: str) -> float | None:
         time = self.last_time(name)
@@ -80,29 +105,27 @@ class Evidence:
 
     def newest(self, name: str) -> tuple[float, int] | None:
         """(value, its time) with the greatest (time, offset), of a measure or trait."""
-        found: list[tuple[int, int, float]] = []
-        for event in self.events:
-            source = event.amounts if name in self.measures else event.traits
-            value = source.get(name)
+        found = self.history.amounts if name in self.measures else self.history.traits
+        for time, _, value in reversed(found[name]):
             if value is not None:
-                found.append((event.time, event.offset, value))
-        if not found:
-            return None
-        time, _, value = max(found)
-        return value, time
+                return value, time
+        return None
 
     def latest(self, name: str) -> float | None:
         newest = self.newest(name)
         return None if newest is None else newest[0]
 
 
+@cache
+def _tokens(text: str) -> tuple[str, ...]:
+    return tuple(next(filter(None, m.groups())) for m in TOKEN.finditer(text.strip()))
+
+
 class Expression:
     """Recursive descent over the text, evaluated while it is read; missing is None."""
 
     def __init__(self, text: str, rows: Evidence) -> None:
-        self.tokens: list[str] = [
-            next(filter(None, m.groups())) for m in TOKEN.finditer(text.strip())
-        ]
+        self.tokens = list(_tokens(text))
         self.rows = rows
 
     def value(self) -> float | None:

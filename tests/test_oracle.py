@@ -162,7 +162,7 @@ def test_an_instant_is_cut_to_the_millisecond() -> None:
         ({"type": "page", "userId": "a:7"}, "customer"),
         ({"type": "alias", "userId": "u"}, "alias"),
         ({"type": "page", "userId": "u", "timestamp": "2203-01-01T00:00:00Z"}, "timestamp"),
-        ({"type": "page", "userId": "u", "timestamp": "2026-03-01T00:00:00"}, "schema"),
+        ({"type": "page", "userId": "u", "timestamp": "2026-03-01T00:00:00"}, "timestamp"),
         ({"type": "track", "userId": "u", "event": "Order", "properties": {"total": -1}}, "value"),
         (
             {"type": "track", "userId": "u", "event": "Order", "properties": {"total": True}},
@@ -205,7 +205,7 @@ def test_money_is_rounded_half_to_even_on_its_decimal_text() -> None:
 
 
 def test_a_full_pane_cuts_each_further_value() -> None:
-    log = Log()
+    log = Log(features={"both": {"expression": "orders[3d] + spend[3d]"}})
     for _ in range(3):  # 3·10⁹ cents each; 4,294,967,295 fit
         log.order(NOON, total="30000000")
     log.order(NOON, total="0")

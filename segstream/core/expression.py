@@ -115,8 +115,8 @@ def _node(node: ast.expr) -> Node:
         ) == len(arguments):
             return Operation(name, tuple(_node(argument) for argument in arguments))
     raise ValueError(
-        f"{ast.unparse(node)!r} is not understood; an expression has numbers, + - * /, measure[90d], "
-        "recency(measure), traits, is_(trait, 'value'), min(a, b), max(a, b), log1p(a)"
+        f"{ast.unparse(node)!r} is not understood; an expression has numbers, + - * /, "
+        "measure[90d], recency(measure), traits, is_(trait, 'value'), min(a, b), max(a, b), log1p(a)"
     )
 
 
@@ -136,7 +136,9 @@ def named(term: Term) -> str:
             return name
 
 
-def evaluate(node: Node, values: Mapping[Term, Floats], rows: int) -> Floats:
+def evaluate(  # noqa: PLR0911 (one return an operation)
+    node: Node, values: Mapping[Term, Floats], rows: int
+) -> Floats:
     """Value of the tree per row, float64 [rows]; NaN = missing."""
     if isinstance(node, Number):
         return np.full(rows, node.value)

@@ -51,16 +51,20 @@ def portrait(
         distances = dict(zip(model.ids.tolist(), found, strict=True))
     hash64 = int(state["hash"])
     return Portrait(
-        at,
-        *(int(state[name]) for name in ("last", "segment", "since", "pending", "pending_since")),
-        int(state["sequence"]),
-        int(state["stamp"]),
-        level_of(hash64),
-        hash64 % function.definition.tick.minutes,
-        int(state["accepted"]),
-        {term_text(term): _plain(values) for term, values in sorted_terms(terms)},
-        {name: number(value) for name, value in zip(names, raw[0], strict=True)},
-        distances,
+        at=at,
+        last=int(state["last"]),
+        segment=int(state["segment"]),
+        since=int(state["since"]),
+        pending=int(state["pending"]),
+        pending_since=int(state["pending_since"]),
+        sequence=int(state["sequence"]),
+        stamp=int(state["stamp"]),
+        level=level_of(hash64),
+        minute=hash64 % function.definition.tick.minutes,
+        accepted=int(state["accepted"]),
+        terms={term_text(term): _plain(values) for term, values in sorted_terms(terms)},
+        vector={name: number(value) for name, value in zip(names, raw[0].tolist(), strict=True)},
+        distances=distances,
     )
 
 

@@ -26,14 +26,16 @@ def squares(z: npt.NDArray[np.floating], centres: Floats) -> Floats:
     """Squared Euclidean distances, float64[n, k]."""
     total = np.zeros((len(z), len(centres)))
     for j in range(z.shape[1]):
-        total += (z[:, j, None].astype(np.float64) - centres[None, :, j]) ** 2
+        total += (z[:, j, None].astype(np.float64, copy=False) - centres[None, :, j]) ** 2
     return total
 
 
 def means(z: npt.NDArray[np.floating], labels: Labels, k: int) -> tuple[Floats, Labels]:
     """Mean vector (float64[k, d], zero where nobody is) and number of members per label."""
     counts = np.bincount(labels, minlength=k)
-    sums = [np.bincount(labels, z[:, j].astype(np.float64), k) for j in range(z.shape[1])]
+    sums = [
+        np.bincount(labels, z[:, j].astype(np.float64, copy=False), k) for j in range(z.shape[1])
+    ]
     return np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None], counts
 
 
@@ -57,6 +59,7 @@ def lloyd(z: npt.NDArray[np.floating], centres: Floats) -> Partition:
 
     Ties go to the lowest index.
     """
+    z = np.asfortranarray(z, np.float64)  # read by columns, many times
     labels = squares(z, centres).argmin(axis=1)
     for _ in range(ROUNDS):
         moved, counts = means(z, labels, len(centres))

@@ -297,15 +297,18 @@ class _Step:
 
     def sample(self, found: SpanRows, vectors: Vectors) -> None:
         """The raw vectors of panel customers at their ticks."""
-        for row in np.flatnonzero(found.panel >= 0).tolist():
-            code = int(found.code[found.rows.group[row]])
-            customer = self.people.customers[code]
-            level, minute = int(found.panel[row]), int(found.minute[row])
-            value = output.sample(
-                self.partition.number, level, minute, self.function.features_id, vectors[row]
-            )
-            key = f"{int(self.people.states['hash'][code]):016x}".encode()
-            self.say("samples", self.order(found, row, customer), key, value)
+        rows = np.flatnonzero(found.panel >= 0)
+        codes = found.code[found.rows.group[rows]]
+        hashes = self.people.states["hash"][codes].tolist()
+        columns = (codes, found.panel[rows], found.minute[rows], found.record[rows])
+        values = vectors[rows].tolist()
+        partition, features = self.partition.number, self.function.features_id
+        for hash64, vector, (code, level, minute, record) in zip(
+            hashes, values, zip(*(c.tolist() for c in columns), strict=True), strict=True
+        ):
+            order = (record, 0, minute, 0, self.people.customers[code].encode())
+            value = output.sample(partition, level, minute, features, vector)
+            self.say("samples", order, b"%016x" % hash64, value)
 
     def mark_days(self, span: Span) -> None:
         """This partition's clock has passed these midnights."""

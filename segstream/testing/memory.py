@@ -33,7 +33,7 @@ class MemoryLog:
     def __init__(self, partitions: int, layout: str) -> None:
         self.records: list[list[LogRecord]] = [[] for _ in range(partitions)]
         self.published = {p: Published(Position(0, 0), layout, 0) for p in range(partitions)}
-        self.owners: dict[int, "MemorySource"] = {}
+        self.owners: dict[int, MemorySource] = {}
         self.generation = 0
 
     def append(

@@ -1,5 +1,7 @@
 """The trainer on a real Kafka: transactions, fencing, the end of the topic, takeover."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from segstream.core.call import ModelControl, read
 from segstream.core.record import ModelRecord
 from segstream.ports import NotCommitted, Unavailable
-from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
+from segstream.shell.kafka_trainer import Fence, KafkaPress, KafkaSamples
 from segstream.shell.local import Servers
 from segstream.shell.models import Models, read_models
 from segstream.shell.river import CustomerKMeans
@@ -105,6 +107,15 @@ class Member:
             assert time.monotonic() < deadline, "took too long"
             self.trainer.turn()
 
+    def owns(self) -> Fence:
+        """Poll until there are records: the fence of that moment."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            polled = self.samples.poll(0.2)
+            if isinstance(polled.fence, Fence) and polled.records:
+                return polled.fence
+        raise AssertionError("the partition was not assigned")
+
     def close(self) -> None:
         self.samples.close()
         self.models.close()
@@ -193,17 +204,16 @@ def test_a_former_owner_is_refused(
     place: Place, join: Join, messages: list[Message], versions: dict[int, ModelRecord]
 ) -> None:
     place.sends(messages)
-    former, standby = join("a"), join("b")
-    polled = former.samples.poll(0.2)
-    while polled.fence is None or not polled.records:
-        polled = former.samples.poll(0.2)
+    former = join("a")
+    fence = former.owns()
+    standby = join("b")
     former.samples.close()
     with pytest.raises(NotCommitted):
-        former.press.publish(versions[1], polled.fence)
+        former.press.publish(versions[1], fence)
     assert read_models(place.kafka, place.models) == {}
     standby.work(lambda: standby.notes.versions == [*versions])
     with pytest.raises(NotCommitted):
-        former.press.publish(versions[1], polled.fence)
+        former.press.publish(versions[1], fence)
     assert read_models(place.kafka, place.models) == versions
 
 
@@ -213,10 +223,7 @@ def test_a_new_owner_waits_for_an_open_publication(
     """The former owner stops between its offset and its commit, and commits after all."""
     place.sends(messages)
     former = join("a")
-    polled = former.samples.poll(0.2)
-    while polled.fence is None or not polled.records:
-        polled = former.samples.poll(0.2)
-    fence: Any = polled.fence
+    fence = former.owns()
     producer = former.press._fresh()
     producer.begin_transaction()
     producer.produce(place.models, key="1", value=versions[1].model_dump_json(by_alias=True))
@@ -281,3 +288,35 @@ def test_a_press_that_cannot_announce_says_so(
     press = KafkaPress(place.kafka, "x", place.models, f"{place.name}.missing")
     with pytest.raises((Unavailable, KafkaException)):
         press.announce(versions[1])
+
+
+TRAINER = """
+import sys
+from tests.integration.test_trainer import Member, Place
+member = Member(Place({"bootstrap.servers": sys.argv[1]}, sys.argv[2]), "killed")
+member.work(lambda: member.notes.claims != [])
+print("active", flush=True)
+member.work(lambda: False)
+"""
+
+
+def test_a_standby_takes_over_from_a_killed_trainer(
+    place: Place, join: Join, messages: list[Message], versions: dict[int, ModelRecord]
+) -> None:
+    place.sends(messages)
+    arguments = [place.kafka["bootstrap.servers"], place.name]
+    active = subprocess.Popen(
+        [sys.executable, "-c", TRAINER, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    with active:
+        assert active.stdout is not None
+        assert active.stdout.readline() == "active\n"
+        standby = join("b")
+        for _ in range(5):
+            standby.trainer.turn()
+        assert standby.notes.claims == []
+        active.kill()
+        began = time.monotonic()
+        standby.work(lambda: standby.notes.claims != [])
+    assert time.monotonic() - began < 12  # a session of 6 s, and a heartbeat to notice
+    standby.work(lambda: read_models(place.kafka, place.models) == versions)
