@@ -62,7 +62,7 @@ def show(console: Console, found: dict[str, Any]) -> None:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 or value == round(value) else f"{value:.2f}"
 
 
 def _table(title: str, results: list[dict[str, Any]]) -> Table:

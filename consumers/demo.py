@@ -64,17 +64,14 @@ def demo(
             console.print(text, style="dim", markup=False)
 
         with local(settings, Path(directory), tell) as here:
-            quiet = here.model_copy(
-                update={
-                    "clock": ClockSettings(idle="off"),  # the year is long over
-                    "kafka": {**here.kafka, "log_level": 0},  # the servers go before the clients
-                }
-            )
+            here = here.model_copy(update={"clock": ClockSettings(idle="off")})  # an old year
             tell("creating topics")
-            create(quiet.kafka, plan_of(quiet))
+            create(here.kafka, plan_of(here))
             tell("starting two segmenters and a trainer")
             logs = Path(directory) / "processes"
-            with processes(logs, environment_of(quiet), 2, tell) as running:
+            with processes(logs, environment_of(here), 2, tell) as running:
+                # Our own clients are not told that the servers go before them.
+                quiet = here.model_copy(update={"kafka": {**here.kafka, "log_level": 0}})
                 show = _Show(quiet, console, stop, running)
                 return show.run(screen=not as_json), show.scene.model
 
@@ -232,11 +229,11 @@ def _segments(scene: Scene) -> Panel:
     table.add_column("share", justify="right")
     table.add_column("trend")
     sizes = scene.totals.segments if scene.totals else {}
-    names = {s.segment: s.name for s in scene.model.segments} if scene.model else {}
+    names = _names(scene.model)
     everybody = max(sum(sizes.values()), 1)
     for segment, size in sorted(sizes.items(), key=lambda item: -item[1]):
         before = scene.sizes[0].get(segment, 0) if scene.sizes else size
-        name = escape(names.get(segment, "(retired)"))
+        name = escape(names.get(segment, "?"))
         table.add_row(
             f"[bold]{name}[/bold] [dim]#{segment}[/dim]",
             f"{size:,}",
@@ -246,6 +243,13 @@ def _segments(scene: Scene) -> Panel:
     if not sizes:
         table.add_row("[dim]warming up: the first model needs 500 customers and a day[/dim]")
     return Panel(table, title="segments", title_align="left", border_style="dim")
+
+
+def _names(model: ModelRecord | None) -> dict[int, str]:
+    if model is None:
+        return {}
+    retired = {r.segment: f"{r.name} (retired)" for r in model.retired}
+    return retired | {s.segment: s.name for s in model.segments}
 
 
 def _trend(difference: int) -> str:

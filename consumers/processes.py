@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from consumers.settings import Settings
+from segstream.ports import Refused
 from segstream.shell.local.children import Family, Server
 
 Progress = Callable[[str], None]
 
 RESTART_SECONDS = 2.0
+PATIENCE = 3
+"""Starts in a row that may fail before a person must look."""
+LAST_LINES = 12
 
 
 @dataclass
@@ -23,17 +27,29 @@ class Processes:
 
     servers: list[Server]
     tell: Progress
-    restarted_at: float = 0.0
+    failures: dict[str, int] = field(default_factory=dict)
+    looked: float = field(default_factory=time.monotonic)
 
     def supervise(self) -> None:
-        """Start again what has ended; call it now and then."""
-        if time.monotonic() - self.restarted_at < RESTART_SECONDS:
+        """Start again what has ended; call it now and then. Refused if that does not help."""
+        if time.monotonic() - self.looked < RESTART_SECONDS:
             return
+        self.looked = time.monotonic()
         for server in self.servers:
-            if server.pid is None:
-                self.restarted_at = time.monotonic()
-                self.tell(f"{server.name} ended; starting it again. Its log: {server.log}")
-                server.spawn()
+            if server.pid is not None:
+                self.failures.pop(server.name, None)
+                continue
+            self.failures[server.name] = self.failures.get(server.name, 0) + 1
+            if self.failures[server.name] > PATIENCE:
+                raise Refused(f"{server.name} ends again and again:\n{last_words(server.log)}")
+            self.tell(f"{server.name} ended; starting it again")
+            server.spawn()
+
+
+def last_words(log: Path) -> str:
+    """The last lines of a log."""
+    lines = log.read_text(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
 
 
 @contextmanager

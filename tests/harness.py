@@ -1,25 +1,18 @@
-"""Drives the core over a stream without a worker, and puts its results beside the oracle's."""
+"""Drives the core over the records of one partition without a worker."""
 
-import json
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segstream.core.batch import Checkpoint, Position
+from segstream.core.batch import Checkpoint
 from segstream.core.config import define
 from segstream.core.event import Records
-from segstream.core.expression import Recency, Value
-from segstream.core.inspect import portrait
 from segstream.core.model import Model
 from segstream.core.output import Output
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function, Partition
 from segstream.testing.memory import MemoryStore
-from tests.oracle import Oracle
-from tests.oracle import Output as Expected
-
-__all__ = ["Position", "Recency", "Run", "Value", "portrait"]
 
 RETAIL = tomllib.loads(Path("segstream/presets/retail.toml").read_text())
 Row = tuple[int, int, Any, bytes | None]
@@ -39,6 +32,7 @@ class Run:
         self.partition = partition
         self.store = MemoryStore()
         self.checkpoint = Checkpoint(0, 0, "layout")
+        self.batches = 0
         self.outputs: list[Output] = []
 
     def feed(
@@ -65,6 +59,7 @@ class Run:
         assert self.store.write(0, None if there is None else there.position, outcome)
         self.checkpoint = outcome.checkpoint
         self.outputs += outcome.outputs
+        self.batches += 1
         return batch.size
 
     def states(self) -> dict[str, bytes]:
@@ -80,104 +75,3 @@ def columns(rows: Iterable[Row]) -> Records:
         [r[2] for r in rows],
         [None] * len(rows),
     )
-
-
-def said(output: Output) -> dict[str, Any]:
-    """An output of the core in the oracle's form."""
-    headers = dict(output.headers)
-    ce_id = headers.get("ce_id") if output.topic == "changes" else None
-    reason = headers.get("segstream.errors.reason")
-    value = output.value
-    parsed = None if value is None or output.topic == "dead_letters" else json.loads(value)
-    key = None if output.key is None else output.key.decode()
-    return {
-        "topic": output.topic,
-        "key": None if output.topic == "dead_letters" else key,
-        "value": parsed,
-        "position": tuple(output.position),
-        "ce_id": None if ce_id is None else ce_id.decode(),
-        "reason": None if reason is None else reason.decode(),
-    }
-
-
-def expected(output: Expected) -> dict[str, Any]:
-    key = output.key.decode() if isinstance(output.key, bytes) else output.key
-    letter = output.topic == "dead_letters"
-    return {
-        "topic": output.topic,
-        "key": None if letter else key,
-        "value": None if letter else output.value,
-        "position": tuple(output.position),
-        "ce_id": output.ce_id,
-        "reason": output.reason,
-    }
-
-
-ROUNDED = {"share", "distance", "from", "to"}
-
-
-def differences(left: Any, right: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ: distances and shares by more than 1e-5, all else at all."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        keys = left.keys() | right.keys()
-        return [
-            d
-            for key in sorted(keys)
-            for d in differences(left.get(key, "-"), right.get(key, "-"), f"{path}.{key}")
-        ]
-    if isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-        pairs = enumerate(zip(left, right, strict=True))
-        return [d for i, (a, b) in pairs for d in differences(a, b, f"{path}[{i}]")]
-    is_rounded = path.rpartition(".")[2] in ROUNDED
-    if is_rounded and isinstance(left, int | float) and isinstance(right, int | float):
-        return [] if abs(left - right) <= 1e-5 else [f"{path}: {left} ≠ {right}"]
-    return [] if left == right else [f"{path}: {left!r} ≠ {right!r}"]
-
-
-def oracle_of(stream: Any, function: Function) -> Oracle:
-    oracle = Oracle(
-        stream.config,
-        partition=stream.partition,
-        partitions=stream.partitions,
-        partitioner=stream.partitioner,
-        models=stream.models,
-        features_id=function.features_id,
-    )
-    for record in stream.records:
-        oracle.feed(*record)
-    return oracle
-
-
-def state_of(function: Function, customer: str, blob: bytes) -> dict[str, Any]:
-    """A State's bytes in the oracle's form, as far as the layout keeps it."""
-    layout = function.layout
-    (state,) = layout.unpack([blob], [customer])
-    pane, accepted = int(state["pane"]), int(state["accepted"])
-    panes: dict[str, dict[int, int]] = {}
-    for block, names in (("counts", layout.counts), ("sums", layout.sums), ("bits", layout.bits)):
-        for i, name in enumerate(names):
-            ring = state[block][i].tolist()
-            held = {pane - (pane - s) % layout.panes: v for s, v in enumerate(ring) if v}
-            panes[name] = held
-    return {
-        "hash": int(state["hash"]),
-        "last": int(state["last"]),
-        "segment": int(state["segment"]) or None,
-        "pending": int(state["pending"]) or None,
-        "pending_since": int(state["pending_since"]) if state["pending"] else None,
-        "stamp": int(state["stamp"]) or None,
-        "sequence": int(state["sequence"]),
-        "since": int(state["since"]) if state["segment"] else None,
-        "ids": [int(state["ids"][i % 16]) for i in range(max(0, accepted - 16), accepted)],
-        "panes": panes,
-        "values": {
-            name: (float(state["lasts"][i]), int(state["lasts_at"][i]))
-            if state["lasts_at"][i] >= 0
-            else None
-            for i, name in enumerate(layout.lasts)
-        },
-        "recency": {
-            name: int(state["seen"][i]) if state["seen"][i] >= 0 else None
-            for i, name in enumerate(layout.recencies)
-        },
-    }

@@ -465,6 +465,7 @@ class Oracle:
             "sequence": customer.sequence,
             "since": customer.since,
             "written": customer.written,
+            "accepted": len(customer.history.events),
             "ids": [event.id_hash for event in customer.history.events[-16:]],
             "panes": {name: evidence.within(name, self.longest) for name in rings},
             "values": {name: evidence.newest(name) for name in kept},

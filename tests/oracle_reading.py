@@ -23,7 +23,7 @@ UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_8
 YEAR_1970 = datetime.date(1970, 1, 1).toordinal()
 YEAR_2201 = datetime.date(2201, 1, 1).toordinal()
 RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):(\d\d))",
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):?(\d\d))",
     re.ASCII,
 )
 
@@ -158,7 +158,7 @@ def _not_json(_: str) -> Any:
 
 
 def parse_object(value: bytes | None) -> dict[str, Any]:
-    """A JSON object with fractions as Decimal, so that the written text is kept."""
+    """A JSON object of UTF-8 text, with fractions as Decimal, so that the written text is kept."""
     try:
         parsed = json.loads(
             (value or b"").decode("utf-8"),
@@ -166,6 +166,7 @@ def parse_object(value: bytes | None) -> dict[str, Any]:
             parse_int=_integer,
             parse_constant=_not_json,
         )
+        json.dumps(parsed, ensure_ascii=False, default=str).encode()  # no lone surrogates
     except (ValueError, RecursionError):
         raise Rejected("json") from None
     if not isinstance(parsed, dict):
@@ -238,6 +239,8 @@ def _text(value: Any, longest: int = 256) -> str:
 def customer_of(body: Mapping[str, Any]) -> tuple[str, str]:
     """(customer, raw id that the partitioner sees)."""
     user, anonymous = body.get("userId"), body.get("anonymousId")
+    if not all(isinstance(found, str | None) for found in (user, anonymous)):
+        raise Rejected("customer")
     if user is not None and user != "":
         raw, prefix = user, ""
     elif anonymous is not None and anonymous != "":

@@ -116,7 +116,8 @@ def _node(node: ast.expr) -> Node:
             return Operation(name, tuple(_node(argument) for argument in arguments))
     raise ValueError(
         f"{ast.unparse(node)!r} is not understood; an expression has numbers, + - * /, "
-        "measure[90d], recency(measure), traits, is_(trait, 'value'), min(a, b), max(a, b), log1p(a)"
+        "measure[90d], recency(measure), traits, is_(trait, 'value'), min(a, b), "
+        "max(a, b), log1p(a)"
     )
 
 

@@ -91,7 +91,7 @@ class MemorySource:
         at_end = set()
         for partition, offset in self._next.items():
             log = self.log.records[partition]
-            new = [r for r in log[_index(log, offset) :]][:limit]
+            new = log[_index(log, offset) :][:limit]
             if new:
                 found[partition] = Records(
                     [r.offset for r in new],
