@@ -94,7 +94,7 @@ def stopping() -> Iterator[Callable[[], bool]]:
     def ask(*_: object) -> None:
         asked.set()
 
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield asked.is_set
     finally:

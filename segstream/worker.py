@@ -91,7 +91,12 @@ class Worker:
         """Work until `stop()`; leaves W at N. Raises Refused when a person must look."""
         while not stop():
             self.turn()
-        self.follow(self.source.poll(0, 0.0).metadata)
+        fetched = self.source.poll(0, 0.0)
+        self._take(fetched)  # W of a partition that was lost just now is not ours to set
+        try:
+            self.follow(fetched.metadata)
+        except (NotCommitted, Unavailable) as error:
+            log.info("W stays behind N: %s", error)
 
     def turn(self) -> None:
         """Poll once, and compute, publish and write what came."""

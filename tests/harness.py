@@ -1,7 +1,7 @@
 """Drives the core over the records of one partition without a worker."""
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from segstream.core.output import Output
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function, Partition
 from segstream.testing.memory import MemoryStore
+from tests.streams import Record
 
-RETAIL = tomllib.loads(Path("segstream/presets/retail.toml").read_text())
-Row = tuple[int, int, Any, bytes | None]
+PRESETS = Path(__file__).parents[1] / "segstream" / "presets"
+RETAIL = tomllib.loads((PRESETS / "retail.toml").read_text())
 
 
 class Run:
@@ -37,13 +38,13 @@ class Run:
 
     def feed(
         self,
-        rows: list[Row],
+        records: Sequence[Record],
         cut: Callable[[], int] = lambda: 5_000,
         ticks: Callable[[], int] = lambda: 50_000,
     ) -> "Run":
         at = 0
-        while at < len(rows):
-            part = rows[at : at + cut()]
+        while at < len(records):
+            part = records[at : at + cut()]
             at += self.batch(columns(part), ticks())
         return self
 
@@ -66,12 +67,12 @@ class Run:
         return self.store.states.get(0, {})
 
 
-def columns(rows: Iterable[Row]) -> Records:
-    rows = list(rows)
+def columns(records: Sequence[Record]) -> Records:
+    """Records of a stream as the core takes them."""
     return Records(
-        [r[0] for r in rows],
-        [r[1] for r in rows],
-        [r[3] for r in rows],
-        [r[2] for r in rows],
-        [None] * len(rows),
+        [record.offset for record in records],
+        [record.append_time for record in records],
+        [record.value for record in records],
+        [None if record.headers is None else list(record.headers) for record in records],
+        [None] * len(records),
     )

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from tests.oracle_reading import Headers, partition_of
 from tests.streams_config import Shape, random_models, random_shape
@@ -22,6 +22,9 @@ WRONG_SUMS = ('"12"', "true", "-0.01", "1000000000.01", "1e400", "[]", "12345678
 WRONG_NUMBERS = ('"12"', "false", "1e13", "-1000000000001", "1e999", "[1]")
 BAD_VALUES = (None, b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b'{"type":"track",}', b"null")
 ODD_IDS = ("Zoë", "日本-7", "用户", "😀", "x y", "ü" * 256, "a", "A:1")
+
+
+Partitioner = Literal["murmur2", "crc32"]
 
 
 class Record(NamedTuple):
@@ -39,7 +42,7 @@ class Stream:
     config: dict[str, Any]
     partition: int
     partitions: int
-    partitioner: str
+    partitioner: Partitioner
     models: dict[int, dict[str, Any]]
     records: list[Record]
 
@@ -77,18 +80,32 @@ def text_of(rng: Random, time: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}{fraction}{'999' if form == 'micro' else ''}Z"
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What all partitions of a topic share."""
+
+    partitions: int
+    partitioner: Partitioner
+    shape: Shape
+    models: dict[int, dict[str, Any]]
+
+
+def random_setting(rng: Random, partitions: int) -> Setting:
+    partitioner: Partitioner = rng.choice(["murmur2", "murmur2", "crc32"])
+    shape = random_shape(rng, partitions)
+    return Setting(partitions, partitioner, shape, random_models(rng, shape.config))
+
+
 class _Writer:
     """The state of one stream while it is written: `now` is the append time."""
 
-    def __init__(self, seed: int, *, disputed: bool) -> None:
+    def __init__(self, seed: int, setting: Setting, partition: int, *, disputed: bool) -> None:
         self.seed, self.rng = seed, Random(seed)
         rng = self.rng
         self.disputed = disputed
-        self.partitions = rng.choice([1, 2, 3, 4])
-        self.partition = rng.randrange(self.partitions)
-        self.partitioner = rng.choice(["murmur2", "murmur2", "crc32"])
-        self.shape: Shape = random_shape(rng, self.partitions)
-        self.models = random_models(rng, self.shape.config)
+        self.partition, self.partitions = partition, setting.partitions
+        self.partitioner = setting.partitioner
+        self.shape, self.models = setting.shape, setting.models
         self.users = self._ids(rng.randint(2, 6), right=True)
         self.visitors = self._ids(rng.randint(1, 2), right=True)
         self.strangers = self._ids(2, right=False) if self.partitions > 1 else []
@@ -335,8 +352,8 @@ class _Writer:
 
     # --- the whole --------------------------------------------------------------------
 
-    def run(self) -> Stream:
-        rng, length = self.rng, self.rng.randint(50, 400)
+    def run(self, length: int) -> Stream:
+        rng = self.rng
         first_model = rng.choice([0.02, 0.2, 0.5])
         for index in range(length):
             self.pass_time()
@@ -366,4 +383,17 @@ class _Writer:
 
 def generate(seed: int, *, disputed: bool = False) -> Stream:
     """The stream of this seed: 50 to 400 records of one partition."""
-    return _Writer(seed, disputed=disputed).run()
+    rng = Random(seed)
+    setting = random_setting(rng, rng.choice([1, 2, 3, 4]))
+    partition = rng.randrange(setting.partitions)
+    return _Writer(seed, setting, partition, disputed=disputed).run(rng.randint(50, 400))
+
+
+def generate_topic(seed: int, partitions: int, longest: int) -> list[Stream]:
+    """The streams of all partitions of one topic, each of up to `longest` records."""
+    rng = Random(seed)
+    setting = random_setting(rng, partitions)
+    return [
+        _Writer(rng.randrange(2**32), setting, p, disputed=False).run(rng.randint(1, longest))
+        for p in range(partitions)
+    ]

@@ -6,6 +6,7 @@ Everything here enters the layout digest: two workers with equal definitions com
 import hashlib
 import json
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
@@ -42,6 +43,7 @@ Path = Annotated[
     ),
 ]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 CallType = Literal["identify", "page", "screen", "group"]
 
 
@@ -87,6 +89,34 @@ class PanelSize(Part):
     )
 
 
+class Money(Part):
+    """Sums of money are kept in one base currency; `rates` say what a unit of another is worth.
+
+    A table of rates holds from its date (UTC) on; the first one also for the time before it.
+    """
+
+    base: Currency
+    field: Path = "properties.currency"
+    rates: dict[date, dict[Currency, float]] = Field(
+        default={}, description="date → currency → units of the base currency"
+    )
+
+    @property
+    def currencies(self) -> list[str]:
+        """The base currency, then the others."""
+        return [self.base, *sorted(next(iter(self.rates.values()), {}))]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        named = {day: sorted(table) for day, table in self.rates.items()}
+        for day, table in self.rates.items():
+            if named[day] != self.currencies[1:]:
+                raise ValueError("every table of rates must name the same currencies")
+            if self.base in table or not all(0 < rate <= 1e6 for rate in table.values()):
+                raise ValueError("rates are above 0, at most 1e6, and of other currencies")
+        return self
+
+
 class Measure(Part):
     """What is counted: which calls, and which value of theirs."""
 
@@ -96,9 +126,12 @@ class Measure(Part):
     field: Path | None = None
     values: tuple[Text, ...] = Field(default=(), max_length=64)
     decimals: int = Field(default=2, ge=0, le=6)
+    money: bool = Field(default=False, description="convert to the base currency of [money]")
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if self.money and self.kind != "sum":
+            raise ValueError("money = true belongs to kind sum")
         if not self.events and not self.calls:
             raise ValueError("names no calls; give events = [...] or calls = [...]")
         if (self.kind == "count") != (self.field is None):
@@ -149,6 +182,7 @@ class Definition(Part):
     pane: Pane = Pane()
     hysteresis: Hysteresis = Hysteresis()
     panel: PanelSize = PanelSize()
+    money: Money | None = None
     measures: dict[Name, Measure] = Field(min_length=1)
     traits: dict[Name, Trait] = {}
     features: dict[Name, Feature] = Field(min_length=1)
@@ -164,6 +198,8 @@ class Definition(Part):
             ("traits", name, trait.field or f"traits.{name}", trait.kind == "number")
             for name, trait in self.traits.items()
         ]
+        if self.money is not None:
+            found.append(("money", "base", self.money.field, False))
         return found
 
     def check_term(self, term: expression.Term) -> None:
@@ -320,6 +356,9 @@ def _periods(definition: Definition) -> Iterator[Mistake]:
 
 
 def _clashes(definition: Definition) -> Iterator[Mistake]:
+    for name, measure in definition.measures.items():
+        if measure.money and definition.money is None:
+            yield Mistake(("measures", name, "money"), True, "needs a [money] table with base")
     for name in definition.traits:
         if name in definition.measures:
             yield Mistake(("traits", name), name, "is also a measure; give one another name")

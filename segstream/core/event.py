@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from segstream.core import call
-from segstream.core.call import Call, ClockControl, Invalid, ModelControl
+from segstream.core.call import Call, ClockControl, Fault, Invalid, ModelControl
 from segstream.core.config import Definition
 from segstream.core.hash import Partitioner, partitions_of
 
@@ -93,19 +93,27 @@ class Field:
     path: tuple[str, ...]
     limits: tuple[float, float] | None  # None: a declared value, read as its position
     values: dict[str, int]
-    other: float = np.nan  # what a value that was not declared counts as
+    other: float | None = np.nan  # what a value that was not declared counts as; None: refused
+    reason: Fault = "value"  # why a value is refused
+
+    def number(self, value: Any) -> float | None:
+        """A value of the right type as a number; None: refused."""
+        if self.limits is not None:
+            return float(value)
+        return self.values.get(value, self.other) if isinstance(value, str) else self.other
 
 
 class Columns(NamedTuple):
-    """Raw columns of accepted calls, before grouping."""
+    """Raw columns of accepted calls; `code` is the position in `customers`."""
 
     record: list[int]
     time: list[int]
-    customer: list[str]
-    raw_id: list[bytes]
+    code: list[int]
     message: list[str]
     kind: list[int]
     name: list[str]
+    #: (event, field, value) of everything that was read
+    cells: tuple[list[int], list[int], list[float]]
 
 
 class Reader:
@@ -138,6 +146,10 @@ class Reader:
                 values = {value: i for i, value in enumerate(measure.values)}
                 field = Field(tuple(measure.field.split(".")), limits, values)
             self._add("measures", name, keys, field)
+            if measure.money and definition.money is not None:
+                codes = {code: i for i, code in enumerate(definition.money.currencies)}
+                path = tuple(definition.money.field.split("."))
+                self._add("money", name, keys, Field(path, None, codes, None, "currency"))
         for name, trait in definition.traits.items():
             path = tuple((trait.field or f"traits.{name}").split("."))
             limits = (-LAST_LIMIT, LAST_LIMIT) if trait.kind == "number" else None
@@ -218,18 +230,13 @@ class Reader:
         partitioner: Partitioner,
     ) -> Decoded:
         """Read records of a partition. Never raises for what a producer can send."""
-        found = _Found(
-            Columns([], [], [], [], [], [], []),
-            np.full((len(records), len(self.fields)), np.nan),
-            [],
-            [],
-        )
+        found = _Found(Columns([], [], [], [], [], [], ([], [], [])), {}, [], [], [])
         fast = self._fast(records, partition, found)
         slow = np.ones(len(records), bool)
         slow[fast] = False
         for i in np.flatnonzero(slow).tolist():
             self._slow(records, i, partition, found)
-        return found.finished(partition, partitions, partitioner)
+        return found.finished(partition, partitions, partitioner, len(self.fields))
 
     def _fast(self, records: Records, partition: int, found: "_Found") -> list[int]:
         """Decode plain calls; the indices of the records that are done."""
@@ -243,40 +250,32 @@ class Reader:
         times = _times(calls, [records.appended[i] for i in kept])
         timely = (times >= call.EARLIEST_MS) & (times < call.END_MS)
         done: list[int] = []
-        columns = found.columns
         for i, c, time, good in zip(kept, calls, times.tolist(), timely.tolist(), strict=True):
-            customer = raw = c.userId
-            if customer is None:
-                raw = c.anonymousId
-                customer = f"a:{raw}"
-            elif customer.startswith("a:"):
+            code = found.code(c.userId, c.anonymousId)
+            kind = self._kind(c.TYPE, c.event if c.TYPE == "track" else "")
+            cells = self._cells(kind, c)
+            if code is None or cells is None or not good:
                 continue
-            if raw is None or not good or "\0" in raw:
-                continue
-            kind = self.kinds.get((c.TYPE, c.event if c.TYPE == "track" else ""), 0)
-            columns.record.append(i)
-            columns.time.append(time)
-            columns.customer.append(customer)
-            columns.raw_id.append(raw.encode())
-            columns.message.append(c.messageId or f"{partition}-{records.offsets[i]}")
-            columns.kind.append(kind)
-            columns.name.append(c.event if c.TYPE == "track" else c.TYPE)
+            message = c.messageId or f"{partition}-{records.offsets[i]}"
+            name = c.event if c.TYPE == "track" else c.TYPE
+            found.add(i, time, code, message, kind, name, cells)
             done.append(i)
-            for field in self.fields_of[kind]:
-                value = self._getters[field](c)
-                if value is not None:
-                    found.values[i, field] = self._position(field, value)
         return done
 
-    def _position(self, field: int, value: Any) -> float:
-        declared = self.fields[field]
-        if declared.limits is not None:
-            return float(value)
-        return (
-            declared.values.get(value, declared.other)
-            if isinstance(value, str)
-            else (declared.other)
-        )
+    def _kind(self, kind: str, event: str) -> int:
+        return self.kinds.get((kind, event), 0)
+
+    def _cells(self, kind: int, c: Any) -> list[tuple[int, float]] | None:
+        """Values that the fast path can read; None if one is to be refused."""
+        cells: list[tuple[int, float]] = []
+        for field in self.fields_of[kind]:
+            value = self._getters[field](c)
+            if value is not None:
+                number = self.fields[field].number(value)
+                if number is None:
+                    return None
+                cells.append((field, number))
+        return cells
 
     def _slow(self, records: Records, i: int, partition: int, found: "_Found") -> None:
         """Let the authority decide about one record."""
@@ -285,96 +284,141 @@ class Reader:
             if not isinstance(reading, Call):
                 found.controls.append((i, reading))
                 return
-            key = (reading.type, reading.name if reading.type == "track" else "")
-            kind = self.kinds.get(key, 0)
-            values = {f: self._checked(f, reading.body) for f in self.fields_of[kind]}
+            kind = self._kind(reading.type, reading.name if reading.type == "track" else "")
+            checked = [(f, self._checked(f, reading.body)) for f in self.fields_of[kind]]
         except Invalid as error:
             found.rejects.append(Reject(i, error.reason, error.message))
             return
-        columns = found.columns
-        columns.record.append(i)
-        columns.time.append(records.appended[i] if reading.time is None else reading.time)
-        columns.customer.append(reading.customer)
-        columns.raw_id.append(reading.raw_id.encode())
-        columns.message.append(reading.message_id or f"{partition}-{records.offsets[i]}")
-        columns.kind.append(kind)
-        columns.name.append(reading.name)
-        for field, value in values.items():
-            found.values[i, field] = value
+        time = records.appended[i] if reading.time is None else reading.time
+        message = reading.message_id or f"{partition}-{records.offsets[i]}"
+        cells = [(field, value) for field, value in checked if value is not None]
+        code = found.known(reading.customer, reading.raw_id)
+        found.add(i, time, code, message, kind, reading.name, cells)
 
-    def _checked(self, field: int, raw: dict[str, Any]) -> float:
-        """The value at a field's path; NaN if missing; Invalid if it is of the wrong kind."""
+    def _checked(self, field: int, body: dict[str, Any]) -> float | None:
+        """The value at a field's path; None if missing; Invalid if it is of the wrong kind."""
         declared = self.fields[field]
-        value: Any = raw
+        value: Any = body
         for depth, step in enumerate(declared.path):
             if value is None:
-                return np.nan
+                return None
             if not isinstance(value, dict):
                 place = ".".join(declared.path[:depth])
                 raise Invalid("value", f"{place} = {call.shown(value)} is not an object")
             value = value.get(step)
         if value is None:
-            return np.nan
-        if declared.limits is None:
-            return self._position(field, value)
-        low, high = declared.limits
-        is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-        if not is_number or not low <= value <= high:
-            place = ".".join(declared.path)
-            text = f"{place} = {call.shown(value)} is not a number from {low:g} to {high:g}"
-            raise Invalid("value", text)
-        return float(value)
+            return None
+        place = f"{'.'.join(declared.path)} = {call.shown(value)}"
+        if declared.limits is not None:
+            low, high = declared.limits
+            is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+            if not is_number or not low <= value <= high:
+                raise Invalid("value", f"{place} is not a number from {low:g} to {high:g}")
+        number = declared.number(value)
+        if number is None:
+            known = ", ".join(declared.values)
+            raise Invalid(declared.reason, f"{place} is none of {known}")
+        return number
 
 
 class _Found(NamedTuple):
-    """What reading has found so far; `values` is by record index."""
+    """What reading has found so far. `codes`: customer → position; `raw_ids` by position."""
 
     columns: Columns
-    values: npt.NDArray[np.float64]
+    codes: dict[str, int]
+    raw_ids: list[bytes]
     controls: list[tuple[int, Control]]
     rejects: list[Reject]
 
-    def finished(self, partition: int, partitions: int, partitioner: Partitioner) -> Decoded:
+    def code(self, user: str | None, anonymous: str | None) -> int | None:
+        """The customer of a call on the fast path; None: the authority must look."""
+        customer = user
+        if customer is None:
+            if anonymous is None:
+                return None
+            customer = f"a:{anonymous}"
+        code = self.codes.get(customer)
+        if code is not None and (user is None) is customer.startswith("a:"):
+            return code
+        raw = anonymous if user is None else user
+        if raw is None or "\0" in raw or (user is not None and user.startswith("a:")):
+            return None
+        return self.known(customer, raw)
+
+    def known(self, customer: str, raw_id: str) -> int:
+        """The code of a customer, a new one if it is the first time."""
+        code = self.codes.setdefault(customer, len(self.codes))
+        if code == len(self.raw_ids):
+            self.raw_ids.append(raw_id.encode())
+        return code
+
+    def add(
+        self,
+        record: int,
+        time: int,
+        code: int,
+        message: str,
+        kind: int,
+        name: str,
+        cells: list[tuple[int, float]],
+    ) -> None:
         columns = self.columns
-        index = np.array(columns.record, np.int64)
-        right = partitions_of(columns.raw_id, partitions, partitioner) == partition
+        for field, value in cells:
+            columns.cells[0].append(len(columns.record))
+            columns.cells[1].append(field)
+            columns.cells[2].append(value)
+        columns.record.append(record)
+        columns.time.append(time)
+        columns.code.append(code)
+        columns.message.append(message)
+        columns.kind.append(kind)
+        columns.name.append(name)
+
+    def finished(
+        self, partition: int, partitions: int, partitioner: Partitioner, fields: int
+    ) -> Decoded:
+        """Columns in record order, without the records of other partitions."""
+        columns = self.columns
+        record = np.array(columns.record, np.int64)
+        code = np.array(columns.code, np.int64)
+        values = np.full((len(record), fields), np.nan)
+        event, field, value = columns.cells
+        values[event, field] = value
+        expected = partitions_of(self.raw_ids, partitions, partitioner)
+        customers = list(self.codes)
+        right = (expected == partition)[code]
         for row in np.flatnonzero(~right).tolist():
-            self.rejects.append(_misplaced(columns, row, partition, partitions, partitioner))
-        order = np.flatnonzero(right)
+            place = (int(expected[code[row]]), partition, partitions)
+            text = _misplaced(customers[code[row]], place, partitioner)
+            self.rejects.append(Reject(columns.record[row], "partition", text))
         # The slow path appends behind the fast one; record order is restored here, once.
-        if len(order) and (np.diff(index[order]) < 0).any():
-            order = order[np.argsort(index[order], kind="stable")]
+        order = np.flatnonzero(right)
+        order = order[np.argsort(record[order], kind="stable")]
         rows = order.tolist()
-        codes: dict[str, int] = {}
-        code = [codes.setdefault(columns.customer[row], len(codes)) for row in rows]
+        if len(rows) < len(record):
+            kept, code[order] = np.unique(code[order], return_inverse=True)
+            customers = [customers[c] for c in kept.tolist()]
         events = Events(
-            index[order],
+            record[order],
             np.array(columns.time, np.int64)[order],
             np.array(columns.kind, np.int64)[order],
-            self.values[index[order]],
-            np.array(code, np.int64),
-            list(codes),
+            values[order],
+            code[order],
+            customers,
             [columns.message[row] for row in rows],
             [columns.name[row] for row in rows],
         )
         return Decoded(events, sorted(self.controls, key=lambda c: c[0]), sorted(self.rejects))
 
 
-def _misplaced(
-    columns: Columns,
-    row: int,
-    partition: int,
-    partitions: int,
-    partitioner: Partitioner,
-) -> Reject:
-    expected = int(partitions_of([columns.raw_id[row]], partitions, partitioner)[0])
+def _misplaced(customer: str, place: tuple[int, int, int], partitioner: Partitioner) -> str:
+    expected, partition, partitions = place
     setting = "murmur2_random" if partitioner == "murmur2" else "consistent_random"
-    text = (
-        f"customer {call.shown(columns.customer[row])} belongs on partition {expected} of "
-        f"{partitions}, the record is on {partition}: key records by the raw id and set the "
-        f"producer's partitioner to {partitioner} (librdkafka: partitioner={setting})"
+    return (
+        f"customer {call.shown(customer)} belongs on partition {expected} of {partitions}, the "
+        f"record is on {partition}: key records by the raw id and set the producer's partitioner "
+        f"to {partitioner} (librdkafka: partitioner={setting})"
     )
-    return Reject(columns.record[row], "partition", text)
 
 
 def _times(calls: list[Any], appended: list[int]) -> npt.NDArray[np.int64]:
@@ -469,6 +513,14 @@ def minor_units(values: npt.NDArray[np.float64], decimals: int) -> npt.NDArray[n
     rounded = np.rint(scaled)
     near = np.abs(np.abs(scaled - np.floor(scaled)) - 0.5) < 1e-3
     for i in np.flatnonzero(near).tolist():
-        exact = Decimal(repr(float(values[i]))).scaleb(decimals)
-        rounded[i] = int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
+        rounded[i] = exact_units(float(values[i]), decimals)
     return rounded.astype(np.int64)
+
+
+def exact_units(value: float, decimals: int, rate: Decimal = Decimal(1)) -> int:
+    """value × rate × 10^decimals in decimal arithmetic, rounded half to even; at most 10^15.
+
+    More than that fills a pane in any case, and sums of a batch must fit 64 bits.
+    """
+    exact = (Decimal(repr(value)) * rate).scaleb(decimals)
+    return min(int(exact.quantize(Decimal(1), ROUND_HALF_EVEN)), 10**15)

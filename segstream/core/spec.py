@@ -29,6 +29,7 @@ Fault = Literal[
     "timestamp",
     "control",
     "value",
+    "currency",
     "model",
     "partition",
 ]

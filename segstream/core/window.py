@@ -7,6 +7,8 @@ moving it on clears the slots of the panes that were passed. Layout: `schemas/re
 
 import hashlib
 from collections.abc import Sequence
+from datetime import date
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from segstream.core import expression
 from segstream.core.batch import Ints
 from segstream.core.config import Definition
-from segstream.core.event import Reader, minor_units
+from segstream.core.event import Reader, exact_units, minor_units
 from segstream.core.expression import Floats, Is, Recency, Term, Value, Window
 from segstream.core.hash import customer_hash
 
@@ -95,7 +97,15 @@ class Layout:
             takes = np.zeros(size, bool)
             takes[kinds_of(name)] = True
             self._takes[name] = takes
-        self._field = {name: field for (_, name), field in reader.field_of.items()}
+        fields = reader.field_of.items()
+        self._field = {name: field for (section, name), field in fields if section != "money"}
+        self._money = {name: field for (section, name), field in fields if section == "money"}
+        money = self.definition.money
+        tables = sorted(money.rates.items()) if money is not None else []
+        self._rates = [
+            ((day - date(1970, 1, 1)).days * DAY_MS, [Decimal(repr(t[c])) for c in sorted(t)])
+            for day, t in tables
+        ]
 
     def _dtype(self) -> np.dtype[Any]:
         measures = self.definition.measures
@@ -226,6 +236,8 @@ class Layout:
             unit = 10**measure.decimals
             values = np.where(reaches, rows.values[:, self._field[name]], np.nan)
             added = minor_units(values, measure.decimals)
+            if measure.money:
+                self._convert(name, values, rows, added)
         added, cut = _fitting(ring, rows, cells, added)
         for term, length in self._windows[name]:
             slots = (rows.pane - np.arange(length)) % self.panes
@@ -238,6 +250,15 @@ class Layout:
         late = np.flatnonzero((cells.age != 0) & (added != 0))
         np.add.at(ring, (rows.group[late], cells.slot[late]), added[late].astype(ring.dtype))
         return cut
+
+    def _convert(self, name: str, values: Floats, rows: Rows, added: Ints) -> None:
+        """Replace amounts in other currencies by their worth in the base one, in place."""
+        currency = rows.values[:, self._money[name]]
+        decimals = self.definition.measures[name].decimals
+        for row in np.flatnonzero((currency > 0) & ~np.isnan(values)).tolist():
+            after = [t for start, t in self._rates if start <= rows.time[row]]
+            rate = (after or [self._rates[0][1]])[-1][int(currency[row]) - 1]
+            added[row] = exact_units(float(values[row]), decimals, rate)
 
     def _distinct(
         self,

@@ -1,0 +1,362 @@
+"""How a log is cut, by how many workers it is read and who dies meanwhile changes nothing.
+
+The real `Worker` over the in-memory ports, on logs of four partitions: batches of 1 to 5,000
+records, small tick limits, one to four workers, rebalances, crashes and refusals at every call to
+the outside, workers that are paused there while others go on with their partitions, and stores
+that go back to an older copy. After all of it States, Checkpoints and minute index are equal byte
+for byte, and each partition's outputs are the same in the same order as those of one worker that
+reads everything in one go.
+
+The last tests take away what protects against this, one thing at a time, and must see it fail.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
+from random import Random
+from typing import Any, NamedTuple
+
+import pytest
+
+from segstream.core.batch import Checkpoint, Position
+from segstream.core.config import define
+from segstream.core.record import ModelRecord
+from segstream.core.step import Function, Outcome
+from segstream.ports import NotCommitted, Ports, Published, Unavailable
+from segstream.testing.memory import (
+    ManualClock,
+    MemoryLog,
+    MemoryModels,
+    MemorySink,
+    MemorySource,
+    MemoryStore,
+    Silent,
+)
+from segstream.worker import Limits, Worker
+from tests.streams import Stream, generate_topic
+
+PARTITIONS = 4
+TOPICS = 8
+SCHEDULES = 500 if os.environ.get("CI") else 120
+#: Disturbances per schedule; then it is left alone, so that it comes to an end.
+TROUBLE = 25
+
+
+class Crash(Exception):
+    """The worker is no more."""
+
+
+class Careless(NamedTuple):
+    """Protections that are taken away."""
+
+    store: bool = False  # the store takes any position
+    published: bool = False  # W is not looked at
+    fence: bool = False  # a worker that lost its partitions may publish
+
+
+class Topic(NamedTuple):
+    """A log of four partitions, and what is computed from it."""
+
+    streams: list[Stream]
+    function: Function
+    models: list[ModelRecord]
+
+
+class Result(NamedTuple):
+    """All that is left after a log; `said`: per partition the outputs in order."""
+
+    states: dict[int, dict[str, bytes]]
+    checkpoints: dict[int, Checkpoint]
+    index: set[tuple[int, int, str]]
+    said: dict[int, list[tuple[Any, ...]]]
+    published: dict[int, Position]
+
+
+@cache
+def topic(seed: int) -> Topic:
+    streams = generate_topic(seed, PARTITIONS, 60)
+    records = [ModelRecord.model_validate(model) for model in streams[0].models.values()]
+    return Topic(streams, Function(define(streams[0].config)), records)
+
+
+@cache
+def in_one_go(seed: int) -> Result:
+    """One worker, everything in one poll, nothing happens."""
+    return World(topic(seed)).run()
+
+
+# --- surroundings in which things happen ----------------------------------------------------
+
+
+class World:
+    """A log, a store and output topics, workers on them, and what happens to these."""
+
+    def __init__(
+        self, topic: Topic, rng: Random | None = None, careless: Careless = Careless()
+    ) -> None:
+        self.topic, self.careless = topic, careless
+        self.rng = rng or Random(0)
+        self.trouble = TROUBLE if rng else 0
+        self.limits = self._limits() if rng else Limits(idle_seconds=0)
+        self.longest = self.rng.choice([1, 3, 20, 100, 5_000]) if rng else 5_000
+        self.clock = ManualClock()
+        stream = topic.streams[0]
+        layout = topic.function.definition.digest(PARTITIONS, stream.partitioner)
+        self.log = MemoryLog(PARTITIONS, layout)
+        for number, part in enumerate(topic.streams):
+            start = part.records[0].offset
+            self.log.published[number] = Published(Position(start, 0), layout, start)
+            for offset, appended, headers, value in part.records:
+                kept = None if headers is None else list(headers)
+                self.log.append(number, value, appended=appended, headers=kept, offset=offset)
+        self.store = Store(self)
+        self.outputs: list[Any] = []
+        self.workers: list[Worker] = []
+        self.inside = False  # a worker is paused, and others work meanwhile
+
+    def _limits(self) -> Limits:
+        return Limits(
+            records=self.rng.choice([1, 10, 5_000]),
+            ticks=self.rng.choice([1, 30, 300, 50_000]),
+            lazy_records=self.rng.choice([20, 100_000]),
+            idle_seconds=0,
+        )
+
+    def worker(self) -> Worker:
+        rng = self.rng
+        source = Source(self, iter(lambda: rng.randint(1, self.longest), None))
+        models = MemoryModels(self.topic.models)
+        sink = Sink(self, source)
+        ports = Ports(source, self.store, sink, models, self.clock, Silent())
+        partitioner = self.topic.streams[0].partitioner
+        function = self.topic.function
+        return Worker(function, ports, "events", PARTITIONS, partitioner, self.limits)
+
+    # -- what happens -----------------------------------------------------------------
+
+    def disturb(self, failure: type[Exception] | None) -> None:
+        """Called by the ports around each effect: sometimes something happens right here."""
+        if self.inside or self.trouble <= 0 or self.rng.random() > 0.1:
+            return
+        self.trouble -= 1
+        match self.rng.choice(["crash", "fail", "pause", "pause", "restore"]):
+            case "crash":
+                raise Crash
+            case "fail" if failure is not None:
+                raise failure("so the test wants it")
+            case "pause":
+                self.others_work()
+            case "restore" if not self.careless.store:
+                self.store.restore(self.rng)
+
+    def others_work(self) -> None:
+        """The worker that called is paused, loses its partitions, and others go on with them."""
+        self.inside = True
+        others = [self.worker() for _ in range(self.rng.randint(1, 2))]
+        self.rebalance(others)
+        for _ in range(self.rng.randint(1, 6)):
+            self.rng.choice(others).turn()
+        self.workers += others
+        self.rebalance()
+        self.inside = False
+
+    def rebalance(self, workers: list[Worker] | None = None) -> None:
+        members = [w.source for w in workers or self.workers]
+        self.rng.shuffle(members)
+        self.log.assign(m for m in members if isinstance(m, MemorySource))
+
+    def between_turns(self) -> None:
+        if self.trouble <= 0 or self.rng.random() > 0.1:
+            return
+        self.trouble -= 1
+        match self.rng.choice(["crash", "join", "leave", "rebalance"]):
+            case "crash":
+                self.workers[self.rng.randrange(len(self.workers))] = self.worker()
+            case "join" if len(self.workers) < 4:
+                self.workers.append(self.worker())
+            case "leave" if len(self.workers) > 1:
+                self.rebalance(self.workers[:-1])  # it may hear of it only in its last poll
+                self.workers.pop().run(lambda: True)
+        self.rebalance()
+
+    # -- the whole --------------------------------------------------------------------
+
+    def run(self) -> Result:
+        """Until every partition is computed to its end."""
+        self.workers = [self.worker() for _ in range(self.rng.choice([1, 1, 2, 4]))]
+        self.rebalance()
+        for _ in range(20_000):
+            self.between_turns()
+            number = self.rng.randrange(len(self.workers))
+            worker = self.workers[number]
+            self.clock.now += self.rng.choice([0, 200, 3_000])
+            try:
+                worker.turn()
+            except Crash:
+                self.workers[self.workers.index(worker)] = self.worker()
+                self.rebalance()
+            if self._done():
+                return self._result()
+        raise AssertionError("the workers do not come to an end")
+
+    def _done(self) -> bool:
+        ends = {p: log[-1].offset + 1 for p, log in enumerate(self.log.records)}
+        return ends == {p: meta.offset for p, meta in self.store.meta.items()}
+
+    def _result(self) -> Result:
+        self.trouble = 0
+        self.workers = [self.worker()]
+        self.rebalance()
+        for _ in range(3):
+            self.workers[0].turn()
+        self.workers[0].run(lambda: True)
+        minutes = self.store.minutes.items()
+        said: dict[int, list[tuple[Any, ...]]] = {p: [] for p in range(PARTITIONS)}
+        for o in self.outputs:
+            said[o.partition].append((o.topic, o.key, o.value, o.headers, o.position))
+        return Result(
+            self.store.states,
+            self.store.meta,
+            {(p, minute, c) for p, index in minutes for minute, cs in index.items() for c in cs},
+            said,
+            {p: published.position for p, published in self.log.published.items()},
+        )
+
+
+class Source(MemorySource):
+    def __init__(self, world: World, cuts: Iterator[int]) -> None:
+        super().__init__(world.log, cuts)
+        self.world = world
+
+    def committed(self, partition: int) -> Published | None:
+        self.world.disturb(Unavailable)
+        published = super().committed(partition)
+        if self.world.careless.published and published is not None:
+            return published._replace(position=Position(published.origin, 0))
+        return published
+
+
+class Store(MemoryStore):
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.copies: list[tuple[Any, ...]] = []
+
+    def checkpoint(self, partition: int) -> Checkpoint | None:
+        self.world.disturb(Unavailable)
+        return super().checkpoint(partition)
+
+    def due(self, partition: int, minutes: list[int]) -> tuple[Checkpoint | None, list[str]]:
+        self.world.disturb(Unavailable)
+        meta, customers = super().due(partition, minutes)
+        return meta, self.world.rng.sample(customers, len(customers))  # in no order
+
+    def load(
+        self, partition: int, customers: list[str]
+    ) -> tuple[Checkpoint | None, list[bytes | None]]:
+        self.world.disturb(Unavailable)
+        return super().load(partition, customers)
+
+    def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
+        self.world.disturb(Unavailable)
+        if self.world.careless.store:
+            there = self.meta.get(partition)
+            base = None if there is None else there.position
+            states = self.states.setdefault(partition, {})
+            outcome = outcome._replace(deletes=[c for c in outcome.deletes if c in states])
+        if self.world.rng.random() < 0.05:
+            self.copies.append((partition, *self._copied(partition)))
+        written = super().write(partition, base, outcome)
+        self.world.disturb(Unavailable)
+        return written
+
+    def _copied(self, partition: int) -> tuple[Any, ...]:
+        held: list[dict[int, Any]] = [self.meta, self.states, self.minutes]
+        return tuple(deepcopy(found.get(partition)) for found in held)
+
+    def restore(self, rng: Random) -> None:
+        """One partition is again as it was some writes ago: a backup, or a lost replica."""
+        if not self.copies:
+            return
+        partition, *copies = rng.choice(self.copies)
+        held: list[dict[int, Any]] = [self.meta, self.states, self.minutes]
+        for there, copy in zip(held, copies, strict=True):
+            there.pop(partition, None)
+            if copy is not None:
+                there[partition] = deepcopy(copy)
+
+
+class Sink(MemorySink):
+    def __init__(self, world: World, source: MemorySource) -> None:
+        super().__init__(world.log, source)
+        self.world, self.outputs = world, world.outputs
+
+    def publish(self, outputs: Any, positions: Any, metadata: object) -> None:
+        careless = self.world.careless
+        self.world.disturb(NotCommitted)
+        if careless.published or careless.fence:
+            self.log.published.update(positions)
+            self.outputs += outputs
+        else:
+            super().publish(outputs, positions, metadata)
+        self.world.disturb(NotCommitted)  # committed, and nobody was told
+
+
+# --- tests ----------------------------------------------------------------------------------
+
+
+def violations(found: Result, wanted: Result) -> list[str]:
+    """What differs between two results, in a few words each."""
+    wrong = []
+    for p in range(PARTITIONS):
+        if found.states.get(p) != wanted.states.get(p):
+            wrong.append(f"States of partition {p}")
+        if found.checkpoints.get(p) != wanted.checkpoints.get(p):
+            wrong.append(f"Checkpoint of {p}: {found.checkpoints[p]} ≠ {wanted.checkpoints[p]}")
+        if found.said[p] != wanted.said[p]:
+            wrong.append(f"{len(found.said[p])} outputs of {p} ≠ {len(wanted.said[p])}, or order")
+        if found.published[p] != found.checkpoints[p].position:
+            wrong.append(f"W of {p}: {found.published[p]} is not N")
+    if found.index != wanted.index:
+        wrong.append(f"minute index: {sorted(found.index ^ wanted.index)[:5]}")
+    return wrong
+
+
+def lived_through(seed: int, careless: Careless = Careless()) -> list[str]:
+    """What a schedule leads to that reading in one go does not."""
+    world = World(topic(seed % TOPICS), Random(seed), careless)
+    return violations(world.run(), in_one_go(seed % TOPICS))
+
+
+@pytest.mark.parametrize("seed", range(SCHEDULES))
+def test_nothing_that_happens_to_workers_changes_anything(seed: int) -> None:
+    assert lived_through(seed) == []
+
+
+def test_there_is_something_to_get_wrong() -> None:
+    """The logs lead to outputs of every topic, on every partition."""
+    kinds = {
+        (p, output[0])
+        for seed in range(TOPICS)
+        for p, outputs in in_one_go(seed).said.items()
+        for output in outputs
+    }
+    topics = ("changes", "memberships", "samples", "dead_letters")
+    assert kinds == {(p, name) for p in range(PARTITIONS) for name in topics}
+
+
+@pytest.mark.parametrize(
+    "careless", [Careless(store=True), Careless(published=True), Careless(fence=True)]
+)
+def test_without_a_protection_it_is_seen(careless: Careless) -> None:
+    """The position check of the store, W, the fence: without any one of them, things go wrong."""
+
+    def goes_wrong(seed: int) -> bool:
+        try:
+            return bool(lived_through(seed, careless))
+        except Exception:  # noqa: BLE001 (to fall over the damage is to see it)
+            return True
+
+    check: Callable[[int], bool] = goes_wrong
+    assert sum(map(check, range(24))) > 3
