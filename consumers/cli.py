@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from consumers import settings as settings_
 from consumers.setup import local, plan_of, target_of
-from segstream.core.config import ConfigError
+from segstream.core.check import ConfigError
 from segstream.core.mapping import MappingError
 from segstream.ports import Refused, Unavailable
 from segstream.shell.files import FileError

@@ -63,8 +63,8 @@ def demo(
         def tell(text: str) -> None:
             console.print(text, style="dim", markup=False)
 
-        with local(settings, Path(directory), tell) as here:
-            here = here.model_copy(update={"clock": ClockSettings(idle="off")})  # an old year
+        past = settings.model_copy(update={"clock": ClockSettings(idle="off")})  # an old year
+        with local(past, Path(directory), tell) as here:
             tell("creating topics")
             create(here.kafka, plan_of(here))
             tell("starting two segmenters and a trainer")

@@ -19,7 +19,8 @@ from confluent_kafka import KafkaException, Producer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from segstream.core import expression
-from segstream.core.config import ConfigError, Definition, Duration, Mistake, define, mistakes_of
+from segstream.core.check import ConfigError, Mistake, define, mistakes_of
+from segstream.core.config import Definition, Duration
 from segstream.core.hash import Partitioner
 
 DEFINITION_KEYS = frozenset(Definition.model_fields)

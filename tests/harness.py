@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segstream.core.batch import Checkpoint
-from segstream.core.config import define
+from segstream.core.check import define
 from segstream.core.event import Records
 from segstream.core.model import Model
 from segstream.core.output import Output

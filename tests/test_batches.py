@@ -11,7 +11,7 @@ The last tests take away what protects against this, one thing at a time, and mu
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from random import Random
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from segstream.core.batch import Checkpoint, Position
-from segstream.core.config import define
+from segstream.core.check import define
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function, Outcome
 from segstream.ports import NotCommitted, Ports, Published, Unavailable
@@ -38,7 +38,7 @@ from tests.streams import Stream, generate_topic
 
 PARTITIONS = 4
 TOPICS = 8
-SCHEDULES = 500 if os.environ.get("CI") else 120
+SCHEDULES = 600 if os.environ.get("CI") else 120
 #: Disturbances per schedule; then it is left alone, so that it comes to an end.
 TROUBLE = 25
 
@@ -75,7 +75,7 @@ class Result(NamedTuple):
 
 @cache
 def topic(seed: int) -> Topic:
-    streams = generate_topic(seed, PARTITIONS, 60)
+    streams = generate_topic(seed, PARTITIONS, 40)
     records = [ModelRecord.model_validate(model) for model in streams[0].models.values()]
     return Topic(streams, Function(define(streams[0].config)), records)
 
@@ -99,7 +99,7 @@ class World:
         self.rng = rng or Random(0)
         self.trouble = TROUBLE if rng else 0
         self.limits = self._limits() if rng else Limits(idle_seconds=0)
-        self.longest = self.rng.choice([1, 3, 20, 100, 5_000]) if rng else 5_000
+        self.longest = self.rng.choice([1, 5, 20, 5_000]) if rng else 5_000
         self.clock = ManualClock()
         stream = topic.streams[0]
         layout = topic.function.definition.digest(PARTITIONS, stream.partitioner)
@@ -118,7 +118,7 @@ class World:
     def _limits(self) -> Limits:
         return Limits(
             records=self.rng.choice([1, 10, 5_000]),
-            ticks=self.rng.choice([1, 30, 300, 50_000]),
+            ticks=self.rng.choice([3, 30, 300, 50_000]),
             lazy_records=self.rng.choice([20, 100_000]),
             idle_seconds=0,
         )
@@ -186,8 +186,12 @@ class World:
         """Until every partition is computed to its end."""
         self.workers = [self.worker() for _ in range(self.rng.choice([1, 1, 2, 4]))]
         self.rebalance()
-        for _ in range(20_000):
+        for turn in range(20_000):
             self.between_turns()
+            if turn % 300 == 299:
+                # A store that goes back is noticed at the partition's next record. At the end of
+                # the log none comes (in production the clock's does), so the partition moves.
+                self.rebalance()
             number = self.rng.randrange(len(self.workers))
             worker = self.workers[number]
             self.clock.now += self.rng.choice([0, 200, 3_000])
@@ -358,5 +362,4 @@ def test_without_a_protection_it_is_seen(careless: Careless) -> None:
         except Exception:  # noqa: BLE001 (to fall over the damage is to see it)
             return True
 
-    check: Callable[[int], bool] = goes_wrong
-    assert sum(map(check, range(24))) > 3
+    assert sum(map(goes_wrong, range(40))) >= 3

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segstream.core.config import ConfigError, define
+from segstream.core.check import ConfigError, define
 from segstream.core.inspect import portrait
 from segstream.core.step import Partition
 from tests.harness import RETAIL, Run, columns

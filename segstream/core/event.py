@@ -8,27 +8,20 @@ authority, which either accepts it after all or says what is wrong, for the dead
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from decimal import ROUND_HALF_EVEN, Decimal
-from operator import attrgetter
-from typing import Annotated, Any, NamedTuple
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from segstream.core import call
-from segstream.core.call import Call, ClockControl, Fault, Invalid, ModelControl
-from segstream.core.config import Definition
+from segstream.core.call import Call, ClockControl, Invalid, ModelControl
+from segstream.core.field import Fields
 from segstream.core.hash import Partitioner, partitions_of
 
 Control = ModelControl | ClockControl
 Headers = list[tuple[str, bytes]] | None
-
-#: Bounds of the values that are read. Sums stay exact integers, `last` stays a plain float64.
-SUM_LIMIT = 1e9
-LAST_LIMIT = 1e12
 
 
 class Records(NamedTuple):
@@ -86,23 +79,6 @@ class Decoded(NamedTuple):
     rejects: list[Reject]
 
 
-@dataclass(frozen=True)
-class Field:
-    """A value that some measure or trait reads from some calls."""
-
-    path: tuple[str, ...]
-    limits: tuple[float, float] | None  # None: a declared value, read as its position
-    values: dict[str, int]
-    other: float | None = np.nan  # what a value that was not declared counts as; None: refused
-    reason: Fault = "value"  # why a value is refused
-
-    def number(self, value: Any) -> float | None:
-        """A value of the right type as a number; None: refused."""
-        if self.limits is not None:
-            return float(value)
-        return self.values.get(value, self.other) if isinstance(value, str) else self.other
-
-
 class Columns(NamedTuple):
     """Raw columns of accepted calls; `code` is the position in `customers`."""
 
@@ -117,110 +93,11 @@ class Columns(NamedTuple):
 
 
 class Reader:
-    """Decodes records by the configuration. Immutable; one per process.
+    """Decodes records. Immutable; one per process."""
 
-    `kinds` maps (call type, track event name or "") to a small number ≥ 1; 0 is every call
-    that no measure or trait names. `fields_of[kind]` are the fields to read from that kind.
-    """
-
-    def __init__(self, definition: Definition) -> None:
-        self.fields: list[Field] = []
-        self.kinds: dict[tuple[str, str], int] = {}
-        self.fields_of: list[list[int]] = [[]]
-        self.field_of: dict[tuple[str, str], int] = {}  # (section, name) -> field
-        self._declare(definition)
-        self._decoder = msgspec.json.Decoder(self._struct())
-        self._getters = [_getter(field.path) for field in self.fields]
-
-    # -- compile ----------------------------------------------------------------------
-
-    def _declare(self, definition: Definition) -> None:
-        for name, measure in definition.measures.items():
-            keys = [("track", event) for event in measure.events]
-            keys += [(kind, "") for kind in measure.calls]
-            field = None
-            if measure.field is not None:
-                limit = SUM_LIMIT if measure.kind == "sum" else LAST_LIMIT
-                low = 0.0 if measure.kind == "sum" else -limit
-                limits = None if measure.kind == "distinct" else (low, limit)
-                values = {value: i for i, value in enumerate(measure.values)}
-                field = Field(tuple(measure.field.split(".")), limits, values)
-            self._add("measures", name, keys, field)
-            if measure.money and definition.money is not None:
-                codes = {code: i for i, code in enumerate(definition.money.currencies)}
-                path = tuple(definition.money.field.split("."))
-                self._add("money", name, keys, Field(path, None, codes, None, "currency"))
-        for name, trait in definition.traits.items():
-            path = tuple((trait.field or f"traits.{name}").split("."))
-            limits = (-LAST_LIMIT, LAST_LIMIT) if trait.kind == "number" else None
-            values = {value: i for i, value in enumerate(trait.values)}
-            self._add(
-                "traits",
-                name,
-                [("identify", "")],
-                Field(path, limits, values, len(values)),
-            )
-
-    def _add(
-        self, section: str, name: str, keys: list[tuple[str, str]], field: Field | None
-    ) -> None:
-        number = None
-        if field is not None:
-            number = self.field_of[section, name] = len(self.fields)
-            self.fields.append(field)
-        for key in keys:
-            kind = self.kinds.setdefault(key, len(self.kinds) + 1)
-            if kind == len(self.fields_of):
-                self.fields_of.append([])
-            if number is not None:
-                self.fields_of[kind].append(number)
-
-    def _struct(self) -> Any:
-        """The tagged union of calls, with only the fields that are read."""
-        text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-        moment = Annotated[datetime, msgspec.Meta(tz=True)]
-        tree: dict[str, Any] = {}
-        for field in self.fields:
-            node = tree
-            for step in field.path[:-1]:
-                node = node.setdefault(step, {})
-            node[field.path[-1]] = _narrower(node.get(field.path[-1]), field)
-        common = [
-            ("userId", text | None, None),
-            ("anonymousId", text | None, None),
-            ("messageId", text | None, None),
-            ("timestamp", moment | None, None),
-        ]
-        places = {
-            "track": ("properties", "context"),
-            "page": ("properties", "context"),
-            "screen": ("properties", "context"),
-            "identify": ("traits", "context"),
-            "group": ("traits", "context"),
-        }
-        structs = []
-        for tag, names in places.items():
-            fields: list[Any] = [("event", text)] if tag == "track" else []
-            fields += common
-            for name in names:
-                fields.append((name, _nested(name, tree.get(name, {})) | None, None))
-            structs.append(
-                msgspec.defstruct(
-                    tag.capitalize(),
-                    fields,
-                    tag_field="type",
-                    tag=tag,
-                    gc=False,
-                    kw_only=True,
-                    namespace={"TYPE": tag},
-                )
-            )
-        union: Any = structs[0]
-        for struct in structs[1:]:
-            union |= struct
-        return union
-
-    # -- read -------------------------------------------------------------------------
+    def __init__(self, fields: Fields) -> None:
+        self.fields = fields
+        self._decode = msgspec.json.Decoder(fields.struct()).decode
 
     def decode(
         self,
@@ -246,7 +123,7 @@ class Reader:
             for i, (value, headers) in enumerate(zip(values, records.headers, strict=True))
             if value is not None and (not headers or _is_plain(headers)) and _is_simple(value)
         ]
-        calls, kept = _decode_all(self._decoder.decode, values, candidates)
+        calls, kept = _decode_all(self._decode, values, candidates)
         times = _times(calls, [records.appended[i] for i in kept])
         timely = (times >= call.EARLIEST_MS) & (times < call.END_MS)
         done: list[int] = []
@@ -263,15 +140,15 @@ class Reader:
         return done
 
     def _kind(self, kind: str, event: str) -> int:
-        return self.kinds.get((kind, event), 0)
+        return self.fields.kinds.get((kind, event), 0)
 
     def _cells(self, kind: int, c: Any) -> list[tuple[int, float]] | None:
         """Values that the fast path can read; None if one is to be refused."""
         cells: list[tuple[int, float]] = []
-        for field in self.fields_of[kind]:
-            value = self._getters[field](c)
+        for field in self.fields.of_kind[kind]:
+            value = self.fields.getters[field](c)
             if value is not None:
-                number = self.fields[field].number(value)
+                number = self.fields.declared[field].number(value)
                 if number is None:
                     return None
                 cells.append((field, number))
@@ -285,7 +162,7 @@ class Reader:
                 found.controls.append((i, reading))
                 return
             kind = self._kind(reading.type, reading.name if reading.type == "track" else "")
-            checked = [(f, self._checked(f, reading.body)) for f in self.fields_of[kind]]
+            checked = [(f, self._checked(f, reading.body)) for f in self.fields.of_kind[kind]]
         except Invalid as error:
             found.rejects.append(Reject(i, error.reason, error.message))
             return
@@ -297,7 +174,7 @@ class Reader:
 
     def _checked(self, field: int, body: dict[str, Any]) -> float | None:
         """The value at a field's path; None if missing; Invalid if it is of the wrong kind."""
-        declared = self.fields[field]
+        declared = self.fields.declared[field]
         value: Any = body
         for depth, step in enumerate(declared.path):
             if value is None:
@@ -459,68 +336,3 @@ def _decode_all(
         kept += rest[:done]
         at += done + 1
     return calls, kept
-
-
-def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
-    whole = attrgetter(".".join(map(_attribute, path)))
-
-    def get(struct: Any) -> Any:
-        try:
-            return whole(struct)
-        except AttributeError:  # an object on the way is missing
-            return None
-
-    return get
-
-
-def _attribute(step: str) -> str:
-    """A JSON name as a Python attribute."""
-    return "f_" + step.encode().hex() if not step.isidentifier() else step
-
-
-def _narrower(there: Any, field: Field) -> Any:
-    """The type of a leaf that several fields may read: the narrowest bounds win."""
-    if field.limits is None:
-        return str
-    low, high = field.limits
-    if isinstance(there, tuple):
-        low, high = max(low, there[0]), min(high, there[1])
-    return (low, high)
-
-
-def _nested(name: str, tree: dict[str, Any]) -> Any:
-    fields: list[Any] = []
-    rename = {}
-    for step, node in tree.items():
-        kind: Any
-        if isinstance(node, dict):
-            kind = _nested(f"{name}_{step}", node)
-        elif isinstance(node, tuple):
-            kind = Annotated[float, msgspec.Meta(ge=node[0], le=node[1])]
-        else:
-            kind = str
-        rename[_attribute(step)] = step
-        fields.append((_attribute(step), kind | None, None))
-    return msgspec.defstruct(name, fields, rename=rename, gc=False)
-
-
-def minor_units(values: npt.NDArray[np.float64], decimals: int) -> npt.NDArray[np.int64]:
-    """Values × 10^decimals, rounded half to even on the shortest decimal text of the float64.
-
-    int64 [n]; NaN counts as 0. Binary floating point decides all but the near ties.
-    """
-    scaled = np.nan_to_num(values, nan=0.0) * 10.0**decimals
-    rounded = np.rint(scaled)
-    near = np.abs(np.abs(scaled - np.floor(scaled)) - 0.5) < 1e-3
-    for i in np.flatnonzero(near).tolist():
-        rounded[i] = exact_units(float(values[i]), decimals)
-    return rounded.astype(np.int64)
-
-
-def exact_units(value: float, decimals: int, rate: Decimal = Decimal(1)) -> int:
-    """value × rate × 10^decimals in decimal arithmetic, rounded half to even; at most 10^15.
-
-    More than that fills a pane in any case, and sums of a batch must fit 64 bits.
-    """
-    exact = (Decimal(repr(value)) * rate).scaleb(decimals)
-    return min(int(exact.quantize(Decimal(1), ROUND_HALF_EVEN)), 10**15)

@@ -41,7 +41,7 @@ def portrait(
     states = layout.unpack([blob], [customer])
     state: Any = states[0]
     layout.rotate(states, at // layout.pane_ms)
-    terms, _ = layout.advance(states, _tick(at, layout.pane_ms, len(function.reader.fields)))
+    terms, _ = layout.advance(states, _tick(at, layout.pane_ms, len(function.fields)))
     raw = function.features.vectorize(terms, 1)
     names = function.definition.columns()
     distances: dict[int, float] = {}

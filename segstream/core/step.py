@@ -14,22 +14,21 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from segstream.core import output
-from segstream.core.batch import Batch, Checkpoint, Position, Span, due_minutes, gather, minutes_of
+from segstream.core.batch import Batch, Checkpoint, Span, due_minutes, gather
 from segstream.core.config import Definition
-from segstream.core.event import Decoded, Reader, Records, Reject
-from segstream.core.expression import MINUTE, Floats, Term
-from segstream.core.feature import Features, Vectors
-from segstream.core.hash import Partitioner, customer_hash, level_of, message_hash
+from segstream.core.event import Decoded, Reader, Records
+from segstream.core.expression import Floats, Term
+from segstream.core.feature import Features
+from segstream.core.field import Fields
+from segstream.core.hash import customer_hash, level_of, message_hash
 from segstream.core.model import Model
-from segstream.core.output import Order, Output, Topic, encode, ms_text
+from segstream.core.output import Output
+from segstream.core.report import Evaluated, Partition, Report
 from segstream.core.row import People, Reborn, SpanRows, Work, rows_of
-from segstream.core.segment import Move, decide
+from segstream.core.segment import decide
 from segstream.core.window import RING, Bools, Layout, Rows, States, running_latest
 
 __all__ = ["Function", "Outcome", "Partition"]
-
-DAY_MINUTES = 1_440
 
 
 class Outcome(NamedTuple):
@@ -43,22 +42,14 @@ class Outcome(NamedTuple):
     outputs: list[Output]
 
 
-class Partition(NamedTuple):
-    """Which partition of which topic is computed."""
-
-    number: int
-    partitions: int
-    partitioner: Partitioner
-    topic: str
-
-
 class Function:
     """Everything compiled from the Definition, once per process."""
 
     def __init__(self, definition: Definition) -> None:
         self.definition = definition
-        self.reader = Reader(definition)
-        self.layout = Layout(definition, self.reader)
+        self.fields = Fields(definition)
+        self.reader = Reader(self.fields)
+        self.layout = Layout(definition, self.fields)
         columns = definition.columns().values()
         self.features = Features(column.expression for column in columns)
         self.features_id = definition.features_id()
@@ -133,13 +124,12 @@ class _Step:
         self.counts = dict(checkpoint.counts)
         self.changes = dict(checkpoint.changes)
         self.segments = dict(checkpoint.segments)
-        self.outputs: list[Output] = []
+        self.report = Report(partition, batch, models, self.people.customers)
 
     def run(self) -> Outcome:
         for span in self.batch.spans:
             self.span(span)
         self.dead_letters()
-        self.outputs.sort(key=lambda out: out.order)
         return self.outcome()
 
     # -- one span ---------------------------------------------------------------------
@@ -157,7 +147,7 @@ class _Step:
             self.evaluate(span, found)
         for forgotten in found.forgotten:
             self.forget(span, *forgotten)
-        self.mark_days(span)
+        self.report.day_markers(span)
         self.count("late", found.late)
         self.count("duplicates", found.duplicates)
 
@@ -173,7 +163,7 @@ class _Step:
         changed = accepted
         if span.model:
             changed = changed | self.decide(span, found, states, terms)
-        self.sample(found, vectors)
+        self.report.samples(found, states["hash"].tolist(), vectors, self.function.features_id)
         people.states[found.code[changed]] = states[changed]
         people.dirty[found.code[changed]] = True
         people.alive[found.code[accepted]] = True
@@ -211,180 +201,38 @@ class _Step:
         moves, changed = decide(
             states, rows, model, distances, self.function.definition.hysteresis, nearest_under
         )
+        evaluated = Evaluated(model, found, raw, space, distances)
         for move in moves:
-            self.change(model, found, move, (raw, space, distances))
+            self.report.change(evaluated, move)
+            self.changes[move.cause] += 1
+            self.move_count(move.left, move.entered)
         return changed
-
-    # -- what is said -----------------------------------------------------------------
-
-    def change(
-        self,
-        model: Model,
-        found: SpanRows,
-        move: Move,
-        vectors: tuple[Vectors, Vectors, Floats],
-    ) -> None:
-        """A change and the membership after it."""
-        row, rows = move.row, found.rows
-        raw, space, distances = (v[row] for v in vectors)
-        customer = self.people.customers[int(found.code[move.group])]
-        at = int(rows.at[row])
-        event = int(rows.event[row])
-        left, entered = model.index.get(move.left), model.index[move.entered]
-        events = self.batch.decoded.events
-        body = {
-            "customer": customer,
-            "sequence": move.sequence,
-            "from": self.segment(model, move.left),
-            "to": self.segment(model, move.entered),
-            "cause": move.cause,
-            "rule": move.rule,
-            "at": ms_text(at),
-            "event": None
-            if event < 0
-            else {"id": events.messages[event], "name": events.names[event]},
-            "model": model.version,
-            "distance": {
-                "from": None if left is None else round(float(distances[left]), 6),
-                "to": round(float(distances[entered]), 6),
-            },
-            "reasons": output.reasons(model, raw, space, left, entered),
-        }
-        order = self.order(found, row, customer)
-        self.say_change(order, customer, at, body)
-        membership = {
-            "customer": customer,
-            "segment": move.entered,
-            "name": model.names[move.entered],
-            "since": ms_text(at),
-            "at": ms_text(at),
-            "model": model.version,
-            "sequence": move.sequence,
-        }
-        self.say("memberships", order, customer.encode(), encode(membership))
-        self.changes[move.cause] += 1
-        self.move_count(move.left, move.entered)
 
     def forget(self, span: Span, code: int, record: int, minute: int, level: int) -> None:
         """A customer silent for two windows leaves: null records, State deleted."""
         people = self.people
         state, customer = people.states[code], people.customers[code]
-        order = (record, 0, minute, 0, customer.encode())
-        segment, hash64 = int(state["segment"]), int(state["hash"])
+        segment, sequence = int(state["segment"]), int(state["sequence"]) + 1
         if segment:
-            body = {
-                "customer": customer,
-                "sequence": int(state["sequence"]) + 1,
-                "from": self.segment(self.models[span.model], segment),
-                "to": None,
-                "cause": "forgotten",
-                "rule": None,
-                "at": ms_text(minute * MINUTE),
-                "event": None,
-                "model": span.model,
-                "distance": None,
-                "reasons": None,
-            }
-            self.say_change(order, customer, minute * MINUTE, body)
-            self.say("memberships", order, customer.encode(), None)
+            model = self.models[span.model]
+            self.report.forgotten(model, customer, (record, minute), segment, sequence)
             self.changes["forgotten"] += 1
             self.move_count(segment, 0)
-        if level_of(hash64) >= level:
-            self.say("samples", order, f"{hash64:016x}".encode(), None)
-        people.alive[code] = False
-        people.dirty[code] = False
+        self.report.unsampled(customer, (record, minute), level)
+        people.alive[code] = people.dirty[code] = False
         self.layout.reset(people.states, np.array([code]))
 
-    def sample(self, found: SpanRows, vectors: Vectors) -> None:
-        """The raw vectors of panel customers at their ticks."""
-        rows = np.flatnonzero(found.panel >= 0)
-        codes = found.code[found.rows.group[rows]]
-        hashes = self.people.states["hash"][codes].tolist()
-        columns = (codes, found.panel[rows], found.minute[rows], found.record[rows])
-        values = vectors[rows].tolist()
-        partition, features = self.partition.number, self.function.features_id
-        for hash64, vector, (code, level, minute, record) in zip(
-            hashes, values, zip(*(c.tolist() for c in columns), strict=True), strict=True
-        ):
-            order = (record, 0, minute, 0, self.people.customers[code].encode())
-            value = output.sample(partition, level, minute, features, vector)
-            self.say("samples", order, b"%016x" % hash64, value)
-
-    def mark_days(self, span: Span) -> None:
-        """This partition's clock has passed these midnights."""
-        first, last = minutes_of(span)
-        for minute in range(-(-first // DAY_MINUTES) * DAY_MINUTES, last + 1, DAY_MINUTES):
-            record = int(np.searchsorted(self.batch.clock, minute * MINUTE, "left"))
-            key = f"day-{self.partition.number}".encode()
-            value = output.day_marker(self.partition.number, self.partition.partitions, minute)
-            self.say("samples", (record, 0, minute, 1, b""), key, value)
-
     def dead_letters(self) -> None:
-        """The records that are no valid events on their partition, with the reason."""
-        batch, records = self.batch, self.batch.records
+        """The records that are no valid events on their partition."""
+        batch = self.batch
         controls = {record for record, _ in batch.decoded.controls if record < batch.size}
         controls |= {r.record for r in batch.rejects if r.reason == "control"}
         self.count("control", len(controls))
         for reject in batch.rejects:
             self.count("dead_letters", reject.record not in controls)
-            self.dead_letter(reject, records)
+            self.report.dead_letter(reject)
 
-    def dead_letter(self, reject: Reject, records: Records) -> None:
-        record = reject.record
-        key, value, headers = output.dead_letter(
-            key=records.keys[record],
-            value=records.values[record],
-            headers=records.headers[record],
-            errors={
-                "reason": reject.reason,
-                "message": reject.message,
-                "topic": self.partition.topic,
-                "partition": str(self.partition.number),
-                "offset": str(records.offsets[record]),
-                "at": ms_text(records.appended[record]),
-            },
-        )
-        self.say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
-
-    # -- small parts ------------------------------------------------------------------
-
-    def say_change(self, order: Order, customer: str, at: int, body: dict[str, object]) -> None:
-        record, is_event, minute, *_ = order
-        ce_id = f"{self.partition.number}-{self.batch.records.offsets[record]}"
-        if not is_event:
-            ce_id += f"-{minute}-{customer_hash(customer):016x}"
-        headers = output.change_headers(ce_id, self.partition.topic, customer, at)
-        self.say("changes", order, customer.encode(), encode(body), headers)
-
-    def say(
-        self,
-        topic: Topic,
-        order: Order,
-        key: bytes | None,
-        value: bytes | None,
-        headers: list[tuple[str, bytes | None]] | None = None,
-    ) -> None:
-        record, is_event, minute, *_ = order
-        if is_event:
-            position = Position(self.batch.before[record + 1], int(self.batch.clock[record]))
-        else:
-            position = Position(self.batch.before[record], minute * MINUTE)
-        self.outputs.append(
-            Output(topic, self.partition.number, key, value, headers or [], position, order)
-        )
-
-    def order(self, found: SpanRows, row: int, customer: str) -> Order:
-        minute = int(found.minute[row])
-        return (int(found.record[row]), int(minute < 0), minute, 0, customer.encode())
-
-    def segment(self, model: Model, segment: int) -> dict[str, object] | None:
-        """Id and name; a retired segment's name is that of the newest version that has it."""
-        if segment == 0:
-            return None
-        if segment not in model.names:
-            versions = (v for v in sorted(self.models, reverse=True) if v < model.version)
-            model = next(m for m in map(self.models.__getitem__, versions) if segment in m.names)
-        return {"segment": segment, "name": model.names[segment]}
+    # -- what is counted --------------------------------------------------------------
 
     def count(self, outcome: str, number: int) -> None:
         self.counts[outcome] += int(number)
@@ -426,5 +274,5 @@ class _Step:
             [people.customers[i] for i in np.flatnonzero(gone).tolist()],
             named(~self.existed & people.alive),
             named(gone),
-            self.outputs,
+            self.report.outputs(),
         )

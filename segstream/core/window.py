@@ -17,9 +17,10 @@ import numpy.typing as npt
 from segstream.core import expression
 from segstream.core.batch import Ints
 from segstream.core.config import Definition
-from segstream.core.event import Reader, exact_units, minor_units
 from segstream.core.expression import Floats, Is, Recency, Term, Value, Window
+from segstream.core.field import Fields
 from segstream.core.hash import customer_hash
+from segstream.core.units import exact_units, minor_units
 
 RING = 16
 """Accepted message ids that a customer's State remembers."""
@@ -51,7 +52,7 @@ class Rows(NamedTuple):
 class Layout:
     """Where everything is in a State. Compiled from the Definition; immutable."""
 
-    def __init__(self, definition: Definition, reader: Reader) -> None:
+    def __init__(self, definition: Definition, fields: Fields) -> None:
         self.definition = definition
         self.pane_ms = definition.pane.ms
         columns = definition.columns().values()
@@ -75,31 +76,31 @@ class Layout:
             name: [Is(name, value) for value in trait.values]
             for name, trait in definition.traits.items()
         }
-        self._compile_sources(reader)
+        self._compile_sources(fields)
         self.dtype = self._dtype()
         self.id = int.from_bytes(hashlib.sha256(repr(self.dtype.descr).encode()).digest()[:4])
 
-    def _compile_sources(self, reader: Reader) -> None:
+    def _compile_sources(self, fields: Fields) -> None:
         """Which kinds of events reach which measure, and with which field."""
 
         def kinds_of(name: str) -> list[int]:
             if name in self.definition.traits:
-                return [reader.kinds["identify", ""]]
+                return [fields.kinds["identify", ""]]
             measure = self.definition.measures[name]
             keys = [("track", event) for event in measure.events]
             keys += [(call, "") for call in measure.calls]
-            return [reader.kinds[key] for key in keys]
+            return [fields.kinds[key] for key in keys]
 
-        size = len(reader.kinds) + 2  # the last entry is kind -1: ticks
+        size = len(fields.kinds) + 2  # the last entry is kind -1: ticks
         names = {*self.counts, *self.sums, *self.bits, *self.recencies, *self.lasts}
         self._takes: dict[str, Bools] = {}
         for name in names:
             takes = np.zeros(size, bool)
             takes[kinds_of(name)] = True
             self._takes[name] = takes
-        fields = reader.field_of.items()
-        self._field = {name: field for (section, name), field in fields if section != "money"}
-        self._money = {name: field for (section, name), field in fields if section == "money"}
+        numbers = fields.number_of.items()
+        self._field = {name: n for (section, name), n in numbers if section != "money"}
+        self._money = {name: n for (section, name), n in numbers if section == "money"}
         money = self.definition.money
         tables = sorted(money.rates.items()) if money is not None else []
         self._rates = [

@@ -19,7 +19,7 @@ from confluent_kafka import (
 
 from segstream.core.record import ModelActivated, ModelRecord
 from segstream.ports import NotCommitted, Refused, Unavailable
-from segstream.trainer import Polled
+from segstream.ports.trainer import Polled
 
 log = logging.getLogger(__name__)
 

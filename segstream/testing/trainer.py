@@ -9,8 +9,9 @@ from typing import Literal, NamedTuple
 
 from segstream.core.record import ModelRecord
 from segstream.ports import NotCommitted, Unavailable
+from segstream.ports.trainer import Observer, Polled
 from segstream.study import Start
-from segstream.trainer import Observer, Polled, Ports
+from segstream.trainer import Ports
 
 Fault = Literal["refused", "lost", "committed", "announce"]
 

@@ -168,14 +168,16 @@ def join_and_leave(at: Deployment, play: Play) -> None:
 def kill_between_commit_and_write(at: Deployment, play: Play) -> str:
     """SIGKILL a segmenter whose outputs are committed and whose States are not; its slot."""
     play.until(owns(at, "one", "two"), "both are there")
-    before = {p: at.published(p) for p in at.partitions}
+    play.start_day().result(60)  # all partitions are claimed, and N is at their ends
+    midnight = (at.checkpoint(0).clock // DAY + 1) * DAY
+    clock = json.dumps({"time": ms_text(midnight)}).encode()
     at.redis.execute_command("CLIENT", "PAUSE", 4_500, "WRITE")  # type: ignore[no-untyped-call]
     try:
-        day = play.start_day()
+        for p in at.partitions:  # a record that has outputs for certain: the day's marker
+            at.send(p, clock, None, [("ce_type", b"segstream.clock")])
 
         def ahead() -> list[int]:
-            there = {p: (at.published(p), at.checkpoint(p).position) for p in at.partitions}
-            return [p for p, (w, n) in there.items() if w > before[p] and w > n]
+            return [p for p in at.partitions if at.published(p) > at.checkpoint(p).position]
 
         partition = wait(ahead, "W is ahead of N", 4)[0]
         (victim,) = [slot for slot, owned in at.members().items() if partition in owned]
@@ -183,7 +185,7 @@ def kill_between_commit_and_write(at: Deployment, play: Play) -> str:
     finally:
         at.redis.execute_command("CLIENT", "UNPAUSE")  # type: ignore[no-untyped-call]
     assert at.published(partition) > at.checkpoint(partition).position
-    day.result(60)  # the other one has taken over
+    play.start_day().result(60)  # the other one takes over
     at.start("segmenter", victim)
     return victim
 

@@ -1,0 +1,203 @@
+"""What a batch has to say, in log order: changes, memberships, samples, markers, dead letters."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from segstream.core import output
+from segstream.core.batch import Batch, Position, Span, minutes_of
+from segstream.core.event import Reject
+from segstream.core.expression import MINUTE, Floats
+from segstream.core.feature import Vectors
+from segstream.core.hash import Partitioner, customer_hash, level_of
+from segstream.core.model import Model
+from segstream.core.output import Order, Output, Topic, encode, ms_text
+from segstream.core.row import SpanRows
+from segstream.core.segment import Move
+
+DAY_MINUTES = 1_440
+
+
+class Partition(NamedTuple):
+    """Which partition of which topic is computed."""
+
+    number: int
+    partitions: int
+    partitioner: Partitioner
+    topic: str
+
+
+class Evaluated(NamedTuple):
+    """The rows of a span under their Model: raw vectors, coordinates, distances; [rows, …]."""
+
+    model: Model
+    found: SpanRows
+    raw: Vectors
+    space: Vectors
+    distances: Floats
+
+
+class Report:
+    """Collects the outputs of one batch."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        batch: Batch,
+        models: Mapping[int, Model],
+        customers: Sequence[str],
+    ) -> None:
+        self.partition, self.batch = partition, batch
+        self.models, self.customers = models, customers
+        self._outputs: list[Output] = []
+
+    def outputs(self) -> list[Output]:
+        """All of it, in the order of the log."""
+        return sorted(self._outputs, key=lambda out: out.order)
+
+    def change(self, rows: Evaluated, move: Move) -> None:
+        """A change and the membership after it."""
+        model, found, row = rows.model, rows.found, move.row
+        customer = self.customers[int(found.code[move.group])]
+        at, event = int(found.rows.at[row]), int(found.rows.event[row])
+        left, entered = model.index.get(move.left), model.index[move.entered]
+        distances, events = rows.distances[row], self.batch.decoded.events
+        body = {
+            "customer": customer,
+            "sequence": move.sequence,
+            "from": self._segment(model, move.left),
+            "to": self._segment(model, move.entered),
+            "cause": move.cause,
+            "rule": move.rule,
+            "at": ms_text(at),
+            "event": None
+            if event < 0
+            else {"id": events.messages[event], "name": events.names[event]},
+            "model": model.version,
+            "distance": {
+                "from": None if left is None else round(float(distances[left]), 6),
+                "to": round(float(distances[entered]), 6),
+            },
+            "reasons": output.reasons(model, rows.raw[row], rows.space[row], left, entered),
+        }
+        minute = int(found.minute[row])
+        order = (int(found.record[row]), int(minute < 0), minute, 0, customer.encode())
+        self._say_change(order, customer, at, body)
+        membership = {
+            "customer": customer,
+            "segment": move.entered,
+            "name": model.names[move.entered],
+            "since": ms_text(at),
+            "at": ms_text(at),
+            "model": model.version,
+            "sequence": move.sequence,
+        }
+        self._say("memberships", order, customer.encode(), encode(membership))
+
+    def forgotten(
+        self, model: Model, customer: str, tick: tuple[int, int], segment: int, sequence: int
+    ) -> None:
+        """A customer left for good at a tick (record, minute): a change to null, and a null."""
+        record, minute = tick
+        order = (record, 0, minute, 0, customer.encode())
+        body = {
+            "customer": customer,
+            "sequence": sequence,
+            "from": self._segment(model, segment),
+            "to": None,
+            "cause": "forgotten",
+            "rule": None,
+            "at": ms_text(minute * MINUTE),
+            "event": None,
+            "model": model.version,
+            "distance": None,
+            "reasons": None,
+        }
+        self._say_change(order, customer, minute * MINUTE, body)
+        self._say("memberships", order, customer.encode(), None)
+
+    def unsampled(self, customer: str, tick: tuple[int, int], level: int) -> None:
+        """A panel customer was forgotten: a null sample."""
+        hash64 = customer_hash(customer)
+        if level_of(hash64) >= level:
+            order = (tick[0], 0, tick[1], 0, customer.encode())
+            self._say("samples", order, b"%016x" % hash64, None)
+
+    def samples(self, found: SpanRows, hashes: Sequence[int], vectors: Vectors, name: str) -> None:
+        """The raw vectors of panel customers at their ticks. `hashes`: of each group."""
+        rows = np.flatnonzero(found.panel >= 0)
+        columns = (
+            found.rows.group[rows],
+            found.panel[rows],
+            found.minute[rows],
+            found.record[rows],
+        )
+        for vector, (group, level, minute, record) in zip(
+            vectors[rows].tolist(), zip(*(c.tolist() for c in columns), strict=True), strict=True
+        ):
+            customer = self.customers[found.code[group]]
+            value = output.sample(self.partition.number, level, minute, name, vector)
+            order = (record, 0, minute, 0, customer.encode())
+            self._say("samples", order, b"%016x" % hashes[group], value)
+
+    def day_markers(self, span: Span) -> None:
+        """This partition's clock has passed these midnights."""
+        first, last = minutes_of(span)
+        for minute in range(-(-first // DAY_MINUTES) * DAY_MINUTES, last + 1, DAY_MINUTES):
+            record = int(np.searchsorted(self.batch.clock, minute * MINUTE, "left"))
+            value = output.day_marker(self.partition.number, self.partition.partitions, minute)
+            order = (record, 0, minute, 1, b"")
+            self._say("samples", order, b"day-%d" % self.partition.number, value)
+
+    def dead_letter(self, reject: Reject) -> None:
+        """A record that is no valid event on its partition: as it came, with the reason."""
+        record, records = reject.record, self.batch.records
+        key, value, headers = output.dead_letter(
+            key=records.keys[record],
+            value=records.values[record],
+            headers=records.headers[record],
+            errors={
+                "reason": reject.reason,
+                "message": reject.message,
+                "topic": self.partition.topic,
+                "partition": str(self.partition.number),
+                "offset": str(records.offsets[record]),
+                "at": ms_text(records.appended[record]),
+            },
+        )
+        self._say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
+
+    def _say_change(self, order: Order, customer: str, at: int, body: dict[str, object]) -> None:
+        record, is_event, minute, *_ = order
+        ce_id = f"{self.partition.number}-{self.batch.records.offsets[record]}"
+        if not is_event:
+            ce_id += f"-{minute}-{customer_hash(customer):016x}"
+        headers = output.change_headers(ce_id, self.partition.topic, customer, at)
+        self._say("changes", order, customer.encode(), encode(body), headers)
+
+    def _say(
+        self,
+        topic: Topic,
+        order: Order,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes | None]] | None = None,
+    ) -> None:
+        record, is_event, minute, *_ = order
+        if is_event:
+            position = Position(self.batch.before[record + 1], int(self.batch.clock[record]))
+        else:
+            position = Position(self.batch.before[record], minute * MINUTE)
+        self._outputs.append(
+            Output(topic, self.partition.number, key, value, headers or [], position, order)
+        )
+
+    def _segment(self, model: Model, segment: int) -> dict[str, object] | None:
+        """Id and name; a retired segment's name is that of the newest older version with it."""
+        if segment == 0:
+            return None
+        if segment not in model.names:
+            versions = (v for v in sorted(self.models, reverse=True) if v < model.version)
+            model = next(m for m in map(self.models.__getitem__, versions) if segment in m.names)
+        return {"segment": segment, "name": model.names[segment]}
