@@ -21,7 +21,8 @@ from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 from consumers.cli import app
 from consumers.settings import VARIABLES, Settings, load, presets
 from segstream.core import config
-from segstream.core.config import Definition, Feature, Measure, Trait, define
+from segstream.core.check import define
+from segstream.core.config import Definition, Feature, Measure, Money, Trait
 from segstream.core.step import Function
 from segstream.core.window import Layout
 from segstream.shell.metrics import markdown
@@ -36,6 +37,8 @@ MEANINGS = {
     "hysteresis.clear": "move at once if d(new) ≤ clear × d(current)",
     "hysteresis.held": "move if d(new) ≤ held × d(current) for as long as `hold`",
     "hysteresis.hold": "see `held`",
+    "money.base": "three letters, such as `EUR`",
+    "money.field": "where the currency of an amount stands; missing there: the base currency",
     "measures.kind": "what is kept: see below",
     "measures.events": "names of `track` events that are counted",
     "measures.calls": "other calls that are counted",
@@ -79,9 +82,45 @@ KINDS = """\
 | `distinct` | which of the declared `values` occurred, per pane | `field`, `values` |
 | `last` | the number with the latest time, ±10¹², without a window | `field` |
 
-A `sum` adds numbers as they are: currencies are not converted, so send one currency or measure
-each one apart. What a full pane cannot hold is cut off and counted (`segstream_values_saturated_total`).
+A `sum` adds numbers as they are, unless it says `money = true`: then they are amounts in the
+currencies of `[money]`. What a full pane cannot hold is cut off and counted
+(`segstream_values_saturated_total`).
 """  # noqa: E501
+
+KAFKA = """\
+`[kafka]` takes every property of librdkafka, dotted (`sasl.mechanism`) or nested. As a variable,
+dots become underscores: `SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`. What segstream sets
+itself, because a guarantee hangs on it, is refused there.
+
+```toml
+[kafka]
+bootstrap.servers = "kafka-1:9093,kafka-2:9093,kafka-3:9093"
+security.protocol = "SASL_SSL"
+sasl.mechanism = "SCRAM-SHA-512"
+sasl.username = "segstream"
+```
+"""
+DEFINITION = """\
+These settings are the **Definition**. All of them enter the layout digest, apart from how the
+trainer prepares a feature (transform, clip, fill, weight, words). States that were computed under
+another digest are refused: see [operations](operations.md#changing-the-definition).
+
+Names in `measures`, `traits` and `features` are lower case letters, digits and `_`. A table of your
+own is added, name by name, to that of the preset; if you declare `measures` without naming a
+`preset`, there is none.
+"""
+MONEY = """\
+```toml
+[money]
+base = "EUR"
+[money.rates.2026-01-01]
+USD = 0.85
+GBP = 1.15
+```
+
+A table of rates holds from its date (UTC) on, the first one also for the time before it. An amount
+in a currency without a rate is a dead letter (`currency`).
+"""
 
 
 # -- settings -------------------------------------------------------------------------
@@ -103,19 +142,10 @@ def settings_page() -> str:
             "",
             *_table(Settings, "", leave="definition", variables=True),
             "",
-            "`[kafka]` takes every property of librdkafka, dotted (`sasl.mechanism`) or nested. As a",
-            "variable, dots become underscores: `SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`.",
-            "What segstream sets itself, because a guarantee hangs on it, is refused there.",
-            "",
+            KAFKA,
             "## What is computed",
             "",
-            "These settings are the **Definition**. All but `features.*` other than names and",
-            "expressions, and `weight` of traits, enter the layout digest: states that were computed",
-            "under another digest are refused, so changing them means another `namespace` and a",
-            "replay of the log. Names in `measures`, `traits` and `features` are lower case letters,",
-            "digits and `_`. A table of your own is added, name by name, to that of the preset;",
-            "if you declare `measures` without naming a `preset`, there is none.",
-            "",
+            DEFINITION,
             *_definition(),
             "",
             EXPRESSIONS,
@@ -136,8 +166,10 @@ def _definition() -> Iterator[str]:
         ("measures", Measure, KINDS),
         ("traits", Trait, ""),
         ("features", Feature, ""),
+        ("money", Money, MONEY),
     ):
-        yield from ["", f"### `[{title}.<name>]`", "", f"{_first_line(model)}", ""]
+        heading = title if model is Money else f"{title}.<name>"
+        yield from ["", f"### `[{heading}]`", "", f"{_first_line(model)}", ""]
         yield from _head(variables=False)
         yield from _rows(model, f"{title}.", variables=False, shown="")
         yield from ["", note] if note else []
@@ -186,9 +218,8 @@ def _variable(key: str) -> str:
 
 
 def _model_of(field: FieldInfo) -> type[BaseModel] | None:
-    kind = field.annotation
-    is_model = isinstance(kind, type) and issubclass(kind, BaseModel)
-    return kind if is_model else None
+    kind: Any = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _type_text(field: FieldInfo) -> str:
@@ -204,7 +235,7 @@ def _type_text(field: FieldInfo) -> str:
 
 def _annotation(kind: Any, metadata: list[Any]) -> str:
     """A type in words."""
-    if config.Duration.__metadata__[0] in metadata:
+    if get_args(config.Duration)[1] in metadata:
         return "duration"
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Literal:
@@ -229,7 +260,7 @@ def _default(key: str, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.default
-    if value is None or value in ((), ""):
+    if value is None or value in ((), "", {}):
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"`{name} = {text!r}`" for name, text in value.items())
@@ -255,7 +286,8 @@ def _preset(name: str) -> Iterator[str]:
     yield from ["| feature | expression | transform | says low, high |", "|---|---|---|---|"]
     for feature, declared in definition.columns().items():
         words = (_word(declared.low, feature, "low"), _word(declared.high, feature, "high"))
-        yield f"| `{feature}` | `{declared.expression}` | {declared.transform} | {', '.join(words)} |"
+        cells = (f"`{feature}`", f"`{declared.expression}`", declared.transform, ", ".join(words))
+        yield f"| {' | '.join(cells)} |"
     measures = ", ".join(f"`{m}` ({d.kind})" for m, d in definition.measures.items())
     traits = ", ".join(f"`{t}` ({d.kind})" for t, d in definition.traits.items())
     yield from ["", f"Measures: {measures}." + (f" Traits: {traits}." if traits else ""), ""]
@@ -311,7 +343,7 @@ def cli_page() -> str:
         usage = " ".join(
             [p if p.isupper() else f"[{p}{'' if kind is bool else ' …'}]" for p, kind, *_ in found]
         )
-        lines += [f"## `segstream {' '.join([name, usage]).strip()}`", ""]
+        lines += [f"## `segstream {name}{' ' * bool(usage)}{usage}`", ""]
         lines += [inspect.getdoc(command.callback) or "", ""]
         rows = [
             f"| `{p}` | {_kind(kind)} | {_given(default)} | {meaning or _bare(p)} |"
@@ -361,10 +393,10 @@ FIELD_MEANINGS = {
     "ids": "XXH3-64 of the last 16 accepted message ids, a ring",
     "counts": "rings of `count` measures: {}",
     "sums": "rings of `sum` measures, in 10^−decimals: {}",
-    "bits": "rings of `distinct` measures, bit i = the i-th declared value: {}",
+    "bits": "rings of `distinct` measures, bit i for the i-th value, 1 to 8 bytes: {}",
     "seen": "latest event time, ms, for `recency`; −1 = never: {}",
     "lasts": "values of `last` measures and traits: {}",
-    "lasts_at": "their times, ms; −1 = never",
+    "lasts_at": "times of `lasts`, ms; −1 = never",
 }
 _MARKS = ("<!-- byte layout: begin -->", "<!-- byte layout: end -->")
 
@@ -385,14 +417,18 @@ def layout_section() -> str:
         for field in layout.dtype.names or ()
         if layout.dtype.fields is not None
     ]
-    before, after = (LAYOUT_TEXT.format(panes=layout.panes).strip() + "\n\n"), LAYOUT_AFTER
     size = layout.dtype.itemsize
-    return (
-        before
-        + "\n".join(["| offset | type | field | meaning |", "|---:|---|---|---|", *rows])
-        + "\n\n"
-        + after.format(size=size, id=layout.id, rings=size - _head_size(layout)).strip()
+    others = [
+        f"`{field}` ({meaning.partition(':')[0]})"
+        for field, meaning in FIELD_MEANINGS.items()
+        if field not in (layout.dtype.names or ())
+    ]
+    head = ["| offset | type | field | meaning |", "|---:|---|---|---|"]
+    after = LAYOUT_AFTER.format(
+        size=size, id=layout.id, rings=size - _head_size(layout), others=", ".join(others)
     )
+    parts = [LAYOUT_TEXT.format(panes=layout.panes).strip(), "\n".join(head + rows), after.strip()]
+    return "\n\n".join(parts)
 
 
 LAYOUT_TEXT = """
@@ -402,21 +438,22 @@ Generated from `segstream/core/window.py` by `make docs`, for the preset `retail
 (windows of {panes} panes of one day).
 
 A State is packed without gaps, little-endian, and has the same size for every customer of a
-configuration. The header (the first twelve fields) is always the same; the fields behind it have one
-entry per measure or trait that some feature reads, in the order of the configuration, and a field
-without entries is absent. `u` is unsigned, `i` signed, `f` IEEE 754; the number is bytes.
+configuration. The header (up to `ids`) is always the same; the fields behind it have one entry per
+measure or trait that is kept, in the order of the configuration, and a field without entries is
+absent. `u` is unsigned, `i` signed, `f` IEEE 754; the number is bytes.
 """
 LAYOUT_AFTER = """
-Together {size:,} bytes, {rings:,} of them behind the header.
+Together {size:,} bytes, {rings:,} of them behind the header. Other configurations also have, in
+this order, {others}.
 
 **Rings.** `pane mod length` is the slot of a pane. A ring that stands at pane P holds the panes
 P − length + 1 … P; when it is moved on, the slots of the panes passed become 0. States are moved on
 only when they are written, so a silent customer's ring stands where it was.
 
 **Versions.** `layout` is the first four bytes, big-endian, of the SHA-256 of the field list
-(`repr` of numpy's dtype description); here {id}. Another id, or another size, is refused: it was
-written under another configuration. What decides between configurations is the longer layout digest
-in `meta` and in the group offset, which also covers what the bytes mean.
+(`repr` of numpy's dtype description); here {id}. Bytes with another id or of another size are
+refused: they were written under another configuration. What tells configurations apart is the
+longer layout digest in `meta` and in the group offset, which also covers what the bytes mean.
 """
 
 

@@ -26,6 +26,9 @@ _MARKER = b"day-"
 GROWTH = (2, 4)
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 class Foreign(Exception):
     """A sample of another list of features: not an error after a change of configuration."""
 
@@ -106,11 +109,9 @@ class Study:
             raise Foreign
         if len(sample.values) != self.panel.dimensions:
             raise ValueError(f"{len(sample.values)} values, not {self.panel.dimensions}")
-        given = np.array([v is not None for v in sample.values])
-        with np.errstate(over="ignore"):
-            vector = np.array(sample.values, np.float64).astype(np.float32)  # null becomes NaN
-        if not np.isfinite(vector[given]).all():
+        if not all(v is None or -_LARGEST <= v <= _LARGEST for v in sample.values):
             raise ValueError("a value is not a finite float32")
+        vector = np.array(sample.values, np.float32)  # null becomes NaN
         at = instant_ms(sample.at)
         self._calendar.sample(sample.partition, PanelSample(at, customer, vector, sample.level))
 

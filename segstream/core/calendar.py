@@ -10,17 +10,17 @@ standing at the first mark seen.
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from segstream.core.hash import level_of
 from segstream.core.panel import PanelSample
 
 DAY = 86_400_000
 LAG = 2
-
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@lru_cache(4_096)
 def instant_ms(text: str) -> int:
     """ms since 1970 of an ISO 8601 text with an offset; ValueError if there is no such instant."""
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)

@@ -45,7 +45,7 @@ class Keys:
     def customer(self, partition: int, customer: str) -> str:
         return f"{self._start}:{{{partition}}}:c:{customer}"
 
-    def minute(self, partition: int, minute: int) -> str:
+    def minute(self, partition: int, minute: int | str) -> str:
         return f"{self._start}:{{{partition}}}:m:{minute}"
 
 
@@ -76,7 +76,8 @@ class RedisStore:
         return checkpoint_of(self._try(lambda: self._redis.get(self.keys.meta(partition))))
 
     def due(self, partition: int, minutes: list[int]) -> tuple[Checkpoint | None, list[str]]:
-        keys = [self.keys.minute(partition, minute) for minute in minutes]
+        start = self.keys.minute(partition, "")
+        keys = [f"{start}{minute}" for minute in minutes]
 
         def read() -> Any:
             with self._redis.pipeline(transaction=True) as pipe:

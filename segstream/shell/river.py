@@ -63,16 +63,12 @@ class CustomerKMeans(cluster.KMeans):
         return tuple(centre[j] for j in range(self.dimensions))
 
     def nearest(self, x: Sequence[float]) -> int:
-        """River's `predict_one`, but neither writing state nor building sets: 2.5 times faster."""
-        best: int
-        best, least = next(iter(self.centers)), math.inf
-        for segment, centre in self.centers.items():
-            distance = 0.0
-            for j, value in enumerate(x):
-                distance += abs(centre[j] - value) ** 2
-            if distance < least:
-                best, least = segment, distance
-        return best
+        """River's `predict_one`, but neither writing state nor building sets: several times faster.
+
+        The coordinates of a centre stand in the order of features, as they were put in.
+        """
+        centres, point = self.centers, tuple(x)
+        return min(centres, key=lambda segment: math.dist(point, tuple(centres[segment].values())))
 
     def learn_customer(self, key: int, x: Sequence[float]) -> int:
         """The customer's vector is now `x` (finite): replaces its last one; returns its segment.

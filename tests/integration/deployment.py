@@ -65,8 +65,9 @@ class Deployment:
         self.keys = Keys(self.settings.namespace)
         self.plan = plan_of(self.settings)
         self.partitions = range(self.settings.topics.partitions)
-        self._producer = Producer({**self.kafka, "linger.ms": 0})
-        self._admin = AdminClient(self.kafka)
+        quiet = {**self.kafka, "log_level": 0}  # the servers go before these clients
+        self._producer = Producer({**quiet, "linger.ms": 0})
+        self._admin = AdminClient(quiet)
 
     def topic(self, name: str) -> str:
         return self.settings.topic(name)

@@ -220,18 +220,18 @@ def kill_under_load(at: Deployment, play: Play, slot: str) -> None:
 
 def strange_records(at: Deployment) -> None:
     """What a replay does not send: CloudEvents, nothing, control records, a wrong partition."""
-    call = {"type": "track", "event": "Product Viewed", "userId": "u", "timestamp": None}
-    event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "call", "data": call}
-    plain = json.dumps(call).encode()
-    binary = [("ce_type", b"call"), ("ce_id", b"e-2"), ("ce_specversion", b"1.0")]
-    structured = [("content-type", b"application/cloudevents+json")]
-    model = json.dumps({"version": 99, "digest": "0" * 64}).encode()
-    old = json.dumps({"time": "2010-12-01T00:00:00Z"}).encode()
     for p in at.partitions:
-        timed = {**json.loads(plain), "timestamp": "2011-01-20T00:00:00Z"}
-        at.send(p, json.dumps(timed).encode(), b"key", [("trace", b"\xff\x00")])
-        at.send(p, json.dumps({**event, "time": "2011-01-20T00:00:00Z"}).encode(), b"", structured)
-        at.send(p, plain, None, [*binary, ("ce_time", b"2011-01-20T00:00:00Z")])
+        now = ms_text(at.checkpoint(p).clock)
+        call = {"type": "track", "event": "Product Viewed", "userId": "u"}
+        timed = json.dumps({**call, "timestamp": now}).encode()
+        event = {"specversion": "1.0", "id": "e-1", "source": "/shop", "type": "call", "time": now}
+        wrapped = json.dumps({**event, "data": call}).encode()
+        binary = [("ce_type", b"call"), ("ce_id", b"e-2"), ("ce_time", now.encode())]
+        model = json.dumps({"version": 99, "digest": "0" * 64}).encode()
+        old = json.dumps({"time": "2010-12-01T00:00:00Z"}).encode()
+        at.send(p, timed, b"key", [("trace", b"\xff\x00")])
+        at.send(p, wrapped, b"", [("content-type", b"application/cloudevents+json")])
+        at.send(p, json.dumps(call).encode(), None, [("ce_specversion", b"1.0"), *binary])
         at.send(p, None, b"nothing")
         at.send(p, model, None, [("ce_type", b"segstream.model")])
         at.send(p, old, None, [("ce_type", b"segstream.clock")])
@@ -239,8 +239,8 @@ def strange_records(at: Deployment) -> None:
 
 
 def jump(at: Deployment) -> None:
-    """An event of today: years in between are not walked, and everybody else is forgotten."""
-    call = {"type": "track", "event": "Product Viewed", "userId": "u", "timestamp": None}
+    """An event of the future: clamped to today; years are not walked, all others are forgotten."""
+    call = {"type": "track", "event": "Product Viewed", "userId": "u"}
     for p in at.partitions:
         at.send(p, json.dumps({**call, "timestamp": "2100-01-01T00:00:00Z"}).encode())
 
