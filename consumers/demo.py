@@ -70,9 +70,7 @@ def demo(
             tell("starting two segmenters and a trainer")
             logs = Path(directory) / "processes"
             with processes(logs, environment_of(here), 2, tell) as running:
-                # Our own clients are not told that the servers go before them.
-                quiet = here.model_copy(update={"kafka": {**here.kafka, "log_level": 0}})
-                show = _Show(quiet, console, stop, running)
+                show = _Show(here, console, stop, running)
                 return show.run(screen=not as_json), show.scene.model
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from redis import Redis
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from consumers.demo import sentence
 from consumers.settings import Settings
@@ -76,18 +78,20 @@ def _show_portrait(
     why: dict[str, Any] | None,
 ) -> None:
     names = {s.segment: s.name for s in record.segments} if record else {}
-    console.print(f"[bold]{customer}[/bold] on partition {partition}, as of {ms_text(seen.at)}")
+    head = f"{customer} on partition {partition}, as of {ms_text(seen.at)}"
+    console.print(head, style="bold", markup=False)
     console.print(f"last event {ms_text(seen.last)}, {seen.accepted:,} events accepted")
     if seen.segment:
         name = names.get(seen.segment, "(retired)")
-        console.print(f"segment [bold]{name}[/bold] #{seen.segment} since {ms_text(seen.since)}")
+        line = f"segment {name} #{seen.segment} since {ms_text(seen.since)}"
+        console.print(line, markup=False)
     else:
         console.print("no segment yet: there is no model, or no row since it became active")
     if why is not None:
-        console.print("why:", sentence(why))
+        console.print(Text("why: ") + sentence(why), soft_wrap=True)
     if seen.pending:
         name = names.get(seen.pending, "(retired)")
-        console.print(f"pending: {name} since {ms_text(seen.pending_since)}")
+        console.print(f"pending: {name} since {ms_text(seen.pending_since)}", markup=False)
     for title, values in (("windows", seen.terms), ("vector", seen.vector)):
         table = Table(title=title, title_justify="left", show_header=False)
         for name, value in values.items():
@@ -102,7 +106,7 @@ def _show_portrait(
         for segment, distance in sorted(seen.distances.items(), key=lambda item: item[1]):
             share = f"{distance / own:.0%}" if own else "–"
             mark = " ◀" if segment == seen.segment else ""
-            table.add_row(f"{names[segment]} #{segment}{mark}", f"{distance:.3f}", share)
+            table.add_row(f"{escape(names[segment])} #{segment}{mark}", f"{distance:.3f}", share)
         console.print(table)
         console.print("[dim]a move needs at most 70 %, or 90 % for 7 days (hysteresis)[/dim]")
 
@@ -131,7 +135,7 @@ def segments(settings: Settings, console: Console, as_json: bool) -> None:
         values = [segment.profile.get(f.name) for f in record.features]
         table.add_row(
             str(segment.segment),
-            segment.name,
+            escape(segment.name),
             f"{found.segments.get(segment.segment, 0):,}",
             f"{segment.share:.0%}",
             *("–" if v is None else f"{v:,.4g}" for v in values),
@@ -146,7 +150,7 @@ def watch(settings: Settings, console: Console, stop: Stop, *, beginning: bool, 
         if raw:
             console.out(json.dumps(change), highlight=False)
         else:
-            console.print(sentence(change))
+            console.print(sentence(change), soft_wrap=True)
 
 
 def events(settings: Settings, console: Console, customer: str, stop: Stop) -> None:
@@ -166,10 +170,7 @@ def events(settings: Settings, console: Console, customer: str, stop: Stop) -> N
             number += 1
             at = message.timestamp()[1] if reading.time is None else reading.time
             value = message.value().decode()
-            console.print(
-                f"[dim]{message.offset():>9}[/dim] {ms_text(at)} [bold]{reading.name}[/bold] "
-                f"[dim]{reading.message_id or ''}[/dim]",
-                highlight=False,
-            )
-            console.print(f"          {value[:200]}", style="dim", markup=False, highlight=False)
-    console.print(f"{number:,} events of {customer} on partition {found[0]}")
+            line = f"{message.offset():>9} {ms_text(at)} {reading.name} {reading.message_id or ''}"
+            console.print(line, markup=False, soft_wrap=True)
+            console.print(f"{'':>9} {value[:400]}", style="dim", markup=False, soft_wrap=True)
+    console.print(f"{number:,} events of {customer} on partition {found[0]}", markup=False)

@@ -44,6 +44,8 @@ OWN = frozenset(
         "enable.auto.offset.store", "auto.offset.reset", "enable.idempotence",
     }
 )  # fmt: skip
+#: librdkafka writes a line per failed attempt to connect; what matters reaches us as errors.
+QUIET = {"log_level": 2, "log.connection.close": False, "reconnect.backoff.ms": 200}
 SECRET = ("password", "secret", "key", "token", "jaas", "pem")
 
 
@@ -137,7 +139,8 @@ class Settings(Part):
     )
     preset: str = Field(default="retail", description="definition to start from: retail, media")
     kafka: dict[str, str | int | float | bool] = Field(
-        default={"bootstrap.servers": "127.0.0.1:9092"}, description="any librdkafka property"
+        default={**QUIET, "bootstrap.servers": "127.0.0.1:9092"},
+        description="any librdkafka property",
     )
     redis: RedisSettings = RedisSettings()
     topics: Topics = Topics()
@@ -182,8 +185,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     except ConfigError as error:
         mistakes += error.mistakes
     mistakes += _kafka_mistakes(body["kafka"])
-    if not body["kafka"]:
-        del body["kafka"]
+    here = {"bootstrap.servers": "127.0.0.1:9092"}
+    body["kafka"] = {**QUIET, **here, **body["kafka"]}
     try:
         # A stand-in lets the other settings be checked when the definition has mistakes.
         settings = Settings.model_validate({**body, "definition": definition or define(_retail())})
@@ -228,7 +231,7 @@ def _from_environment(body: dict[str, Any], environment: Mapping[str, str]) -> l
     mistakes = []
     for name, value in environment.items():
         if name.startswith(KAFKA_PREFIX):
-            body["kafka"][name.removeprefix(KAFKA_PREFIX).lower().replace("_", ".")] = value
+            body["kafka"][_property(name)] = value
         elif name in VARIABLES:
             *sections, key = VARIABLES[name]
             place = body
@@ -239,6 +242,11 @@ def _from_environment(body: dict[str, Any], environment: Mapping[str, str]) -> l
             known = ", ".join(sorted([*VARIABLES, "SEGSTREAM_CONFIG", f"{KAFKA_PREFIX}*"]))
             mistakes.append(Mistake((name,), value, f"no such setting; there are: {known}"))
     return mistakes
+
+
+def _property(variable: str) -> str:
+    name = variable.removeprefix(KAFKA_PREFIX).lower()
+    return name if name == "log_level" else name.replace("_", ".")
 
 
 def _flat(table: Any, path: str = "") -> Iterator[tuple[str, Any]]:

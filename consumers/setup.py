@@ -39,7 +39,7 @@ def local(settings: Settings, directory: Path, tell: Callable[[str], None]) -> I
     with local_servers(directory, progress=tell) as servers:
         yield settings.model_copy(
             update={
-                "kafka": {"bootstrap.servers": servers.bootstrap_servers},
+                "kafka": {**settings.kafka, "bootstrap.servers": servers.bootstrap_servers},
                 "redis": RedisSettings(url=servers.redis_url),
             }
         )

@@ -272,7 +272,7 @@ def _field(body: Mapping[str, Any], path: str) -> Any:
 def _number(value: Any, low: Decimal, high: Decimal) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | Decimal):
         raise Rejected("value")
-    number = Decimal(value)
+    number = Decimal(repr(float(value)))  # a number is a float64, written as shortly as it can be
     if not number.is_finite() or not low <= number <= high:
         raise Rejected("value")
     return number

@@ -128,10 +128,11 @@ class Reader:
         timely = (times >= call.EARLIEST_MS) & (times < call.END_MS)
         done: list[int] = []
         for i, c, time, good in zip(kept, calls, times.tolist(), timely.tolist(), strict=True):
-            code = found.code(c.userId, c.anonymousId)
             kind = self._kind(c.TYPE, c.event if c.TYPE == "track" else "")
-            cells = self._cells(kind, c)
-            if code is None or cells is None or not good:
+            cells = self._cells(kind, c) if good else None
+            # Who it is about comes last: only customers of accepted calls get a code.
+            code = None if cells is None else found.code(c.userId, c.anonymousId)
+            if code is None or cells is None:
                 continue
             message = c.messageId or f"{partition}-{records.offsets[i]}"
             name = c.event if c.TYPE == "track" else c.TYPE
@@ -189,7 +190,8 @@ class Reader:
         if declared.limits is not None:
             low, high = declared.limits
             is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
-            if not is_number or not low <= value <= high:
+            # Judged as the float64 that counts, as the fast path does.
+            if not is_number or not low <= float(value) <= high:
                 raise Invalid("value", f"{place} is not a number from {low:g} to {high:g}")
         number = declared.number(value)
         if number is None:

@@ -79,7 +79,9 @@ class KafkaSource:
 
     def __init__(self, settings: Settings, topic: str, group: str) -> None:
         self.topic = topic
-        self._consumer = Consumer({**settings, **CONSUMER, "group.id": group})
+        self._consumer = Consumer(
+            {**settings, **CONSUMER, "group.id": group, "error_cb": _note_error}
+        )
         # What the metadata look like while this is no member: such are never used.
         self._nobody = self._consumer.consumer_group_metadata()
         self._assigned: set[int] = set()
@@ -166,6 +168,11 @@ class KafkaSource:
         numbers = {p.partition for p in partitions}
         self._revoked |= numbers
         self._assigned -= numbers
+
+
+def _note_error(error: KafkaError) -> None:
+    """Brokers that cannot be reached: the client goes on trying, people should know."""
+    log.warning("Kafka: %s", error.str())
 
 
 def _by_partition(messages: list[Any]) -> tuple[dict[int, Records], frozenset[int]]:

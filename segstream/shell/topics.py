@@ -4,6 +4,7 @@ W is created here, once, and never by a worker: a worker that found none and sta
 beginning would publish everything twice.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,14 @@ from segstream.ports import Published, Refused
 from segstream.shell.contract import Topic, topics
 from segstream.shell.kafka import metadata_of, published_from
 
-SECONDS = 30.0
+SECONDS = 10.0
 EVENTS = "customer-events"
+#: What is said of a topic for a moment after it was created.
+YOUNG = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
 
 
 @dataclass(frozen=True)
@@ -103,14 +110,20 @@ def positions(kafka: Mapping[str, Any], plan: Plan) -> dict[int, Published | Non
     consumer = Consumer({**kafka, "group.id": plan.group})
     try:
         places = [TopicPartition(plan.name(EVENTS), p) for p in range(plan.partitions)]
-        return {
-            found.partition: None
-            if found.offset == OFFSET_INVALID
-            else published_from(found.offset, found.metadata)
-            for found in consumer.committed(places, timeout=SECONDS)
-        }
+        answers = consumer.committed(places, timeout=SECONDS)
+    except KafkaException as error:
+        raise Refused(f"group {plan.group}: {error.args[0].str()}") from error
     finally:
         consumer.close()
+    for found in answers:
+        if found.error is not None:  # unknown is not absent: W must not be created anew
+            raise Refused(f"position of partition {found.partition}: {found.error.str()}")
+    return {
+        found.partition: None
+        if found.offset == OFFSET_INVALID
+        else published_from(found.offset, found.metadata)
+        for found in answers
+    }
 
 
 def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
@@ -122,7 +135,7 @@ def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
         places = []
         for partition in absent:
             place = TopicPartition(plan.name(EVENTS), partition)
-            start, _ = consumer.get_watermark_offsets(place, timeout=SECONDS)
+            start = _log_start(consumer, place)
             metadata = metadata_of(Published(Position(start, 0), plan.layout, start))
             places.append(TopicPartition(place.topic, partition, start, metadata))
         consumer.commit(offsets=places, asynchronous=False)
@@ -134,6 +147,18 @@ def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
     finally:
         consumer.close()
     return [f"created the position of partition {p}" for p in absent]
+
+
+def _log_start(consumer: Consumer, place: TopicPartition) -> int:
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            start, _ = consumer.get_watermark_offsets(place, timeout=SECONDS)
+            return int(start)
+        except KafkaException as error:
+            if error.args[0].code() not in YOUNG or time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:
