@@ -1,6 +1,7 @@
 """Write the reference pages that follow from the code: `python scripts/make_docs.py`.
 
-docs/metrics.md, docs/settings.md, docs/cli.md, and the byte layout in schemas/redis-state.md.
+docs/metrics.md, docs/settings.md, docs/cli.md; the byte layout in schemas/redis-state.md, and the
+example in README.md, each between two marks.
 Words come from the descriptions in the models; what has none there is described in MEANINGS.
 """
 
@@ -28,6 +29,7 @@ from segstream.core.window import Layout
 from segstream.shell.metrics import markdown
 
 ROOT = Path(__file__).parents[1]
+EXAMPLE = "examples/personalize.py"
 GENERATED = "Generated from `{}` by `make docs`."
 
 #: By key path; only where the model itself says nothing.
@@ -398,7 +400,6 @@ FIELD_MEANINGS = {
     "lasts": "values of `last` measures and traits: {}",
     "lasts_at": "times of `lasts`, ms; −1 = never",
 }
-_MARKS = ("<!-- byte layout: begin -->", "<!-- byte layout: end -->")
 
 
 def layout_section() -> str:
@@ -468,11 +469,13 @@ def _dtype_text(layout: Layout, field: str) -> str:
     return " × ".join([f"{np.dtype(base).kind}{np.dtype(base).itemsize}", *map(str, shape)])
 
 
-def redis_page(text: str) -> str:
-    """schemas/redis-state.md with the byte layout as it is now."""
-    begin, end = _MARKS
+def between(text: str, mark: str, part: str) -> str:
+    """The text with another part between `<!-- mark: begin -->` and `<!-- mark: end -->`."""
+    begin, end = (f"<!-- {mark}: {side} -->" for side in ("begin", "end"))
     pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    return pattern.sub(lambda _: f"{begin}\n{layout_section()}\n{end}", text)
+    found, times = pattern.subn(lambda _: f"{begin}\n{part}\n{end}", text)
+    assert times == 1, f"{mark} is there {times} times"
+    return found
 
 
 # -- all ------------------------------------------------------------------------------
@@ -480,12 +483,15 @@ def redis_page(text: str) -> str:
 
 def pages() -> dict[str, str]:
     """The text of each generated file, by its path."""
-    redis = "schemas/redis-state.md"
+    redis, readme = "schemas/redis-state.md", "README.md"
+    file = ROOT / EXAMPLE
+    example = f"```python\n{file.read_text().rstrip()}\n```" if file.exists() else ""
     found = {
         "docs/metrics.md": markdown(),
         "docs/settings.md": settings_page(),
         "docs/cli.md": cli_page(),
-        redis: redis_page((ROOT / redis).read_text()),
+        redis: between((ROOT / redis).read_text(), "byte layout", layout_section()),
+        readme: between((ROOT / readme).read_text(), EXAMPLE, example),
     }
     return {path: text.rstrip() + "\n" for path, text in found.items()}
 

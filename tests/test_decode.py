@@ -153,7 +153,8 @@ SOUND = st.recursive(
 
 
 def mostly(good: Some[str], bad: Some[str] = JUNK, odds: int = 12) -> Some[str]:
-    return st.integers(0, odds).flatmap(lambda n: bad if n == odds else good)
+    # not at an end of the range: Hypothesis is fond of these
+    return st.integers(0, odds).flatmap(lambda n: bad if n == odds // 2 else good)
 
 
 def fields(name: str) -> Some[str]:
@@ -198,7 +199,7 @@ TIMES = st.one_of(
 GOOD_TIMES = st.sampled_from(
     ['"2026-11-23T06:06:00.123Z"', '"2026-11-23 06:06:00+0100"', '"1970-01-01T00:00:00Z"', "null"]
 )
-IDS = st.sampled_from(["u-1", "u-2", "a:1", "A:1", "😀", "x" * 256]).map(quoted)
+IDS = st.sampled_from(["u-1", "u-2", "a", "A:1", "😀", "x" * 256, "a:1"]).map(quoted)
 
 
 @st.composite
@@ -220,7 +221,7 @@ def calls(draw: st.DrawFn) -> str:
         parts[name] = draw(mostly(fields(name) if used else SOUND, JUNK, 20))
     parts["unread"] = draw(mostly(SOUND))
     written = [f"{quoted(name)}:{value}" for name, value in parts.items() if draw(KEPT[name])]
-    if draw(st.integers(0, 20)) == 0 and written:  # a key twice: the last one counts
+    if draw(st.integers(0, 20)) == 10 and written:  # a key twice: the last one counts
         written.append(f"{quoted(draw(st.sampled_from(list(parts))))}:{draw(JUNK | IDS)}")
     if draw(st.booleans()):
         written.reverse()
@@ -229,8 +230,8 @@ def calls(draw: st.DrawFn) -> str:
 
 KEPT = dict.fromkeys(
     ["userId", "anonymousId", "messageId", "timestamp", "context", "properties", "traits"],
-    st.integers(0, 3).map(bool),
-) | dict.fromkeys(["type", "event", "unread"], st.integers(0, 20).map(bool))
+    st.integers(0, 6).map(lambda n: n != 3),
+) | dict.fromkeys(["type", "event", "unread"], st.integers(0, 20).map(lambda n: n != 10))
 
 
 @st.composite
@@ -256,8 +257,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 
 
 VALUES = st.integers(0, 9).flatmap(
-    lambda n: st.one_of(st.none(), st.binary(max_size=20)) if n == 0
-    else damaged() if n == 1
+    lambda n: st.one_of(st.none(), st.binary(max_size=20)) if n == 4
+    else damaged() if n == 6
     else calls().map(lambda text: text.encode(errors="replace"))
 )  # fmt: skip
 HEADERS = st.sampled_from(

@@ -104,6 +104,11 @@ def _clashes(definition: Definition) -> Iterator[Mistake]:
         if same is not number:
             text = f"is read as a number and as text; {other} reads it the other way"
             yield Mistake((kind, name, "field"), path, text)
+    for kind, name, path, _ in definition.readers():
+        for outer, (other, _) in readers.items():
+            if path.startswith(f"{outer}."):
+                text = f"lies within {outer}, which {other} reads as a value"
+                yield Mistake((kind, name, "field"), path, text)
 
 
 def _expressions(definition: Definition, pruned: set[str]) -> Iterator[Mistake]:

@@ -158,7 +158,8 @@ def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
 
 def _attribute(step: str) -> str:
     """A JSON name as a Python attribute."""
-    return "f_" + step.encode().hex() if not step.isidentifier() else step
+    plain = step.isidentifier() and not step.startswith(("_", "f_"))
+    return step if plain else "f_" + step.encode().hex()
 
 
 def _narrower(there: Any, field: Field) -> Any:

@@ -5,7 +5,7 @@ beginning would publish everything twice.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,12 @@ from segstream.shell.kafka import metadata_of, published_from
 
 SECONDS = 10.0
 EVENTS = "customer-events"
+STARTING = (
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+)
+"""What a broker answers that has only just come up."""
 #: What is said of a topic for a moment after it was created.
 YOUNG = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -110,7 +116,7 @@ def positions(kafka: Mapping[str, Any], plan: Plan) -> dict[int, Published | Non
     consumer = Consumer({**kafka, "group.id": plan.group})
     try:
         places = [TopicPartition(plan.name(EVENTS), p) for p in range(plan.partitions)]
-        answers = consumer.committed(places, timeout=SECONDS)
+        answers = _patiently(lambda: consumer.committed(places, timeout=SECONDS))
     except KafkaException as error:
         raise Refused(f"group {plan.group}: {error.args[0].str()}") from error
     finally:
@@ -126,6 +132,18 @@ def positions(kafka: Mapping[str, Any], plan: Plan) -> dict[int, Published | Non
     }
 
 
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Ask again while the group's coordinator is still being found or loaded."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in STARTING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
     absent = [p for p, published in positions(kafka, plan).items() if published is None]
     if not absent:
@@ -138,7 +156,7 @@ def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
             start = _log_start(consumer, place)
             metadata = metadata_of(Published(Position(start, 0), plan.layout, start))
             places.append(TopicPartition(place.topic, partition, start, metadata))
-        consumer.commit(offsets=places, asynchronous=False)
+        _patiently(lambda: consumer.commit(offsets=places, asynchronous=False))
     except KafkaException as error:
         raise Refused(
             f"positions of group {plan.group} cannot be created: {error.args[0].str()}. "

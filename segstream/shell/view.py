@@ -1,15 +1,17 @@
 """What readers see: totals, one customer, the stream of changes. Reads only."""
 
 import json
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
     OFFSET_END,
     Consumer,
+    KafkaError,
     KafkaException,
     TopicPartition,
 )
@@ -21,6 +23,8 @@ from segstream.ports import Unavailable
 from segstream.shell.redis import Keys, checkpoint_of
 
 SECONDS = 10.0
+#: `since` and `segment` in the header that all States share: schemas/redis-state.md
+_HEADER = struct.Struct("<24x q 8x I")
 
 
 @dataclass(frozen=True)
@@ -75,12 +79,45 @@ def layout(redis: Redis, namespace: str) -> tuple[int, Partitioner] | None:
 def state(redis: Redis, namespace: str, customer: str) -> tuple[int, bytes | None] | None:
     """A customer's partition and State, in one GET; None before any worker has run."""
     known = layout(redis, namespace)
-    if known is None:
-        return None
+    return None if known is None else _state(redis, Keys(namespace), known, customer)
+
+
+def _state(
+    redis: Redis, keys: Keys, known: tuple[int, Partitioner], customer: str
+) -> tuple[int, bytes | None]:
     raw = customer.removeprefix("a:").encode()
     partition = int(partitions_of([raw], *known)[0])
-    found: Any = redis.get(Keys(namespace).customer(partition, customer))
+    found: Any = redis.get(keys.customer(partition, customer))
     return partition, found
+
+
+class Standing(NamedTuple):
+    """The segment that a customer is in, and since when (ms)."""
+
+    segment: int
+    since: int
+
+
+class Lookup:
+    """One customer's segment in one GET: for programs that personalize.
+
+    The State is written just after the change is committed, so for some milliseconds a reader of
+    `segment-changes` may know more than this. Unavailable before any worker has run.
+    """
+
+    def __init__(self, redis: Redis, namespace: str = "segstream") -> None:
+        known = layout(redis, namespace)
+        if known is None:
+            raise Unavailable(f"no worker has run in namespace {namespace} yet")
+        self._redis, self._keys, self._known = redis, Keys(namespace), known
+
+    def __call__(self, customer: str) -> Standing | None:
+        """None: not a customer (any more), or in no segment yet."""
+        _, blob = _state(self._redis, self._keys, self._known, customer)
+        if blob is None:
+            return None
+        since, segment = _HEADER.unpack_from(blob)
+        return Standing(segment, since) if segment else None
 
 
 class Reader:
@@ -123,9 +160,13 @@ class Reader:
                 message = consumer.poll(SECONDS)
                 if message is None:
                     raise Unavailable(f"Kafka sent nothing of {topic} for {SECONDS:.0f} s")
-                if message.error():
-                    return  # the end
-                yield message
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
+                    return
+                elif not error.retriable():
+                    raise Unavailable(f"{topic}: {error.str()}")
         finally:
             consumer.close()
 

@@ -110,10 +110,12 @@ class Barrier:
         return Ends(events, samples)
 
     def _committed(self) -> int:
-        """The trainer's offset; 0 if it has none."""
+        """The trainer's offset; 0 if it has none, or nobody can tell at the moment."""
         try:
             return max(0, self._trainer.committed([self._samples], ANSWER)[0].offset)
         except KafkaException as error:
+            if error.args[0].retriable():  # the coordinator moves or starts
+                return 0
             raise ReplayError(f"The trainer's offset cannot be read: {said(error)}") from error
 
     def _stuck(self, what: str, seen: Seen, ends: Ends) -> str:
