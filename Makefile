@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench docs clean
+.PHONY: help setup demo test check oracle bench docs clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -21,6 +21,9 @@ check: .venv/.ready-dev ## Lint, format, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+oracle: .venv/.ready-dev ## Hold a whole year of real orders against the oracle (minutes)
+	@$(BIN)/python -m tests.retail_year
 
 bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -56,9 +56,8 @@ class Process(StrEnum):
 def main() -> None:
     """Run the command; errors for people on stderr."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        raise SystemExit(done.exit_code) from None
+        # typer.Exit does not come out of here: its code is returned.
+        code = app(standalone_mode=False)
     except typer.Abort:
         raise SystemExit(130) from None
     except ConfigError as error:
@@ -71,6 +70,8 @@ def main() -> None:
         raise SystemExit(2) from None
     except Exception as error:  # noqa: BLE001 (raised again unless it is known)
         _explain(error)
+    else:
+        raise SystemExit(code)
 
 
 def _explain(error: Exception) -> None:

@@ -56,7 +56,7 @@ def inspect(settings: Settings, console: Console, customer: str, stop: Stop, as_
     if as_json:
         console.print_json(json.dumps({**seen._asdict(), "partition": partition, "why": why}))
         return
-    _show_portrait(console, customer, partition, seen, record, why)
+    _show_portrait(settings, console, customer, partition, seen, record, why)
 
 
 def _last_change(
@@ -70,6 +70,7 @@ def _last_change(
 
 
 def _show_portrait(
+    settings: Settings,
     console: Console,
     customer: str,
     partition: int,
@@ -108,7 +109,9 @@ def _show_portrait(
             mark = " ◀" if segment == seen.segment else ""
             table.add_row(f"{escape(names[segment])} #{segment}{mark}", f"{distance:.3f}", share)
         console.print(table)
-        console.print("[dim]a move needs at most 70 %, or 90 % for 7 days (hysteresis)[/dim]")
+        rule = settings.definition.hysteresis
+        note = f"a move needs at most {rule.clear:.0%}, or {rule.held:.0%} for {rule.hold}"
+        console.print(note, style="dim", markup=False)
 
 
 def segments(settings: Settings, console: Console, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from segstream.core import expression
 from segstream.core.check import ConfigError, Mistake, define, mistakes_of
-from segstream.core.config import Definition, Duration
+from segstream.core.config import DAY, Definition, Duration
 from segstream.core.hash import Partitioner
 
 DEFINITION_KEYS = frozenset(Definition.model_fields)
@@ -117,6 +117,14 @@ class TrainingSettings(Part):
         default=500, ge=10, description="panel customers before the first version"
     )
     maintain: Duration = Field(default="7d", description="event time between versions")
+
+    @field_validator("maintain")
+    @classmethod
+    def _whole_days(cls, text: str) -> str:
+        if expression.parse_duration(text) % DAY:
+            raise ValueError("a whole number of days is needed, such as 7d")
+        return text
+
     challenger: float = Field(
         default=0.03, ge=0, le=1, description="how much better a fresh model must be to win"
     )
@@ -137,7 +145,10 @@ class Settings(Part):
         description="stable name of this worker; a restart under it recovers at once; "
         "default: the host name",
     )
-    preset: str = Field(default="retail", description="definition to start from: retail, media")
+    preset: str = Field(
+        default="retail",
+        description="definition to start from: retail, media; with own measures the default is none",
+    )
     kafka: dict[str, str | int | float | bool] = Field(
         default={**QUIET, "bootstrap.servers": "127.0.0.1:9092"},
         description="any librdkafka property",
@@ -177,7 +188,9 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     body["kafka"] = dict(_flat(body.get("kafka", {})))
     mistakes += _from_environment(body, environment)
     declared = {key: body.pop(key) for key in DEFINITION_KEYS & body.keys()}
-    base, problems = _preset(body.get("preset", "retail" if "measures" not in declared else ""))
+    # Own measures are a definition of their own; a preset is then only what is asked for.
+    body.setdefault("preset", "" if "measures" in declared else "retail")
+    base, problems = _preset(body["preset"])
     mistakes += problems
     definition: Any = None
     try:

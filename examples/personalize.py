@@ -28,11 +28,11 @@ try:
         message = consumer.poll(1.0)
         if message is None or message.error():
             continue
-        change = json.loads(message.value())  # schemas/change.json
+        change = json.loads(message.value() or "")  # schemas/change.json
         if change["cause"] == "model" or change["to"] is None:
             continue  # the segments moved, not the customer; or the customer is gone
         now = segment_of(change["customer"])  # one GET; any page of the shop can ask this
-        if now and now.segment == change["to"]["segment"]:
+        if now is None or now.sequence <= change["sequence"]:  # has not moved on since
             print(f"{change['customer']}: welcome to {change['to']['name']}", flush=True)  # noqa: T201
 except KeyboardInterrupt:
     consumer.close()

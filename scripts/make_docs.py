@@ -484,8 +484,7 @@ def between(text: str, mark: str, part: str) -> str:
 def pages() -> dict[str, str]:
     """The text of each generated file, by its path."""
     redis, readme = "schemas/redis-state.md", "README.md"
-    file = ROOT / EXAMPLE
-    example = f"```python\n{file.read_text().rstrip()}\n```" if file.exists() else ""
+    example = f"```python\n{(ROOT / EXAMPLE).read_text().rstrip()}\n```"
     found = {
         "docs/metrics.md": markdown(),
         "docs/settings.md": settings_page(),

@@ -102,13 +102,12 @@ class Worker:
         """Poll once, and compute, publish and write what came."""
         holding = any(p.held is not None and p.ready for p in self.owned.values())
         timeout = 0.0 if holding else self.limits.poll_seconds
-        fetched = self.timed(
-            "poll", lambda: self.source.poll(1 if holding else self.limits.records, timeout)
-        )
-        self._take(fetched)
-        if fetched.metadata is None:
-            return  # not a member of the group: nothing may be published, so nothing is computed
+        limit = 1 if holding else self.limits.records
         try:
+            fetched = self.timed("poll", lambda: self.source.poll(limit, timeout))
+            self._take(fetched)
+            if fetched.metadata is None:
+                return  # no member of the group: nothing may be published, so nothing is computed
             self._claim_all()
             batches = [c for p in list(self.owned) if (c := self._compute(p)) is not None]
             self._publish(batches, fetched.metadata)
@@ -166,7 +165,8 @@ class Worker:
                 raise Refused(
                     f"partition {partition} was computed under another configuration: layout "
                     f"{layout[:12]} in {where}, {self.layout[:12]} here. Start with the former "
-                    "configuration, or use another SEGSTREAM_NAMESPACE and replay the log"
+                    "configuration, or begin anew beside it: another SEGSTREAM_NAMESPACE and another "
+                    "topics.prefix, then `segstream topics create` and a replay"
                 )
         start = self.source.log_start(partition)
         if checkpoint.offset < start:

@@ -27,6 +27,7 @@ from tests.oracle_reading import (
     instant,
     is_control,
     measures_of,
+    money_of,
     partition_of,
     read_call,
     traits_of,
@@ -124,7 +125,13 @@ class Oracle:
         self.partition, self.partitions, self.partitioner = partition, partitions, partitioner
         self.models = models
         self.measures, self.traits = measures_of(config), traits_of(config)
+        self.money = money_of(config)
         self.features = {n: f["expression"] for n, f in config.get("features", {}).items()}
+        for name, entry in config.get("traits", {}).items():
+            if entry.get("in_model") and entry["kind"] == "choice":
+                self.features |= {f"{name}={v}": f"is_({name}, '{v}')" for v in entry["values"]}
+            elif entry.get("in_model"):
+                self.features[name] = name
         self.features_id = features_id or id_of(self.features)
         self.period = duration_ms(config.get("tick", {}).get("period", "1d"))
         self.pane = duration_ms(config.get("pane", {}).get("length", "1d"))
@@ -133,7 +140,7 @@ class Oracle:
         self.hold = duration_ms(hysteresis.get("hold", "7d"))
         windows = re.findall(r"\[\s*(\w+)\s*\]", " ".join(self.features.values()))
         self.longest = max([duration_ms(w) // self.pane for w in windows], default=1)
-        self.by_name = {measure.name: measure for measure in self.measures}
+        self.declared = ({m.name: m for m in self.measures}, {t.name: t for t in self.traits})
         self.windowed = {n for text in self.features.values() for n in WINDOWED.findall(text)}
         self.room = max(1, config.get("panel", {}).get("size", 20_000) // partitions)
         self.customers: dict[str, Customer] = {}
@@ -190,6 +197,7 @@ class Oracle:
             default_id=f"{self.partition}-{offset}",
             measures=self.measures,
             traits=self.traits,
+            money=self.money,
         )
         if partition_of(raw, self.partitions, self.partitioner) != self.partition:
             raise Rejected("partition")
@@ -296,14 +304,16 @@ class Oracle:
         customer.written = self.clock
 
     def _evidence(self, customer: Customer, at: int) -> Evidence:
-        return Evidence(customer.history, at, self.by_name, self.pane)
+        return Evidence(customer.history, at, self.declared, self.pane)
 
     # --- a row ------------------------------------------------------------------------
 
     def raw(self, customer: Customer, expression: str, at: int) -> float | None:
         """Raw value rounded to float32; None = missing."""
         value = Expression(expression, self._evidence(customer, at)).value()
-        return None if value is None else float(np.float32(value))
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(math.nan if value is None else value))
+        return rounded if math.isfinite(rounded) else None
 
     def scored(self, version: int, row: Row) -> tuple[list[float], dict[int, float], int]:
         """(z, distance per live segment, nearest segment) under that version."""

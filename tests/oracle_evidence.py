@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from tests.oracle_reading import Measure, duration_ms
+from tests.oracle_reading import Measure, Trait, duration_ms
 
 DAY = 86_400_000
 CAPACITY = {"count": 65_535, "sum": 4_294_967_295}
-TOKEN = re.compile(r"\s*(?:(\d+[smhdw](?=\s*\]))|(\d+\.?\d*(?:[eE][+-]?\d+)?)|(\w+)|(\S))")
+TOKEN = re.compile(
+    r"\s*(?:(\d+[smhdw](?=\s*\]))|(\d+\.?\d*(?:[eE][+-]?\d+)?)|('[^']*')|(\w+)|(\S))"
+)
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,14 @@ class Evidence:
     """What one customer's accepted events say at one instant."""
 
     def __init__(
-        self, history: History, at: int, measures: Mapping[str, Measure], pane: int
+        self,
+        history: History,
+        at: int,
+        declared: tuple[Mapping[str, Measure], Mapping[str, Trait]],
+        pane: int,
     ) -> None:
-        self.history, self.at, self.measures, self.pane = history, at, measures, pane
+        self.history, self.at, self.pane = history, at, pane
+        self.measures, self.traits = declared
 
     def within(self, name: str, width: int) -> dict[int, int]:
         """Non-empty panes among the last `width`: count, minor units, or bits of values."""
@@ -114,6 +121,12 @@ class Evidence:
     def latest(self, name: str) -> float | None:
         newest = self.newest(name)
         return None if newest is None else newest[0]
+
+    def equals(self, name: str, value: str) -> float | None:
+        position = self.latest(name)
+        return (
+            None if position is None else float(position == self.traits[name].values.index(value))
+        )
 
 
 @cache
@@ -189,6 +202,10 @@ class Expression:
             measure = self._take()
             self._take(")")
             return self.rows.recency(measure)
+        if name == "is_":
+            trait, _, value = self._take(), self._take(","), self._take()
+            self._take(")")
+            return self.rows.equals(trait, value[1:-1])
         a = self._sum()
         if name == "log1p":
             self._take(")")

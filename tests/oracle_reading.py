@@ -47,6 +47,7 @@ class Measure:
     field: str | None
     decimals: int
     values: tuple[str, ...]
+    money: bool
 
     def takes(self, call: str, event: str | None) -> bool:
         return (call == "track" and event in self.events) or call in self.calls
@@ -58,6 +59,24 @@ class Trait:
     kind: str
     field: str
     values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Money:
+    """`rates`: from which instant (ms) on, currency → units of the base currency; in order."""
+
+    field: str
+    base: str
+    rates: list[tuple[int, dict[str, Decimal]]]
+
+    def rate(self, currency: Any, time: int) -> Decimal:
+        if currency is None or currency == self.base:
+            return Decimal(1)
+        tables = [table for start, table in self.rates if start <= time]
+        table = tables[-1] if tables else self.rates[0][1] if self.rates else {}
+        if not isinstance(currency, str) or currency not in table:
+            raise Rejected("currency")
+        return table[currency]
 
 
 @dataclass(frozen=True)
@@ -96,9 +115,22 @@ def measures_of(config: Mapping[str, Any]) -> list[Measure]:
             field=entry.get("field"),
             decimals=entry.get("decimals", 2),
             values=tuple(entry.get("values", ())),
+            money=entry.get("money", False),
         )
         for name, entry in config.get("measures", {}).items()
     ]
+
+
+def money_of(config: Mapping[str, Any]) -> Money | None:
+    declared = config.get("money")
+    if declared is None:
+        return None
+    rates = []
+    for day, table in sorted(declared.get("rates", {}).items()):
+        start = datetime.date.fromisoformat(day).toordinal() - YEAR_1970
+        exact = {currency: Decimal(repr(float(rate))) for currency, rate in table.items()}
+        rates.append((start * 86_400_000, exact))
+    return Money(declared.get("field", "properties.currency"), declared["base"], rates)
 
 
 def traits_of(config: Mapping[str, Any]) -> list[Trait]:
@@ -283,16 +315,25 @@ def _position(value: Any, declared: Sequence[str]) -> int:
     return declared.index(value) if value in declared else len(declared)
 
 
-def _amount(measure: Measure, body: Mapping[str, Any]) -> float | int | None:
+def _amount(
+    measure: Measure, body: Mapping[str, Any], money: Money | None, time: int
+) -> float | int | None:
+    """What a call at that (clamped) time adds; None if nothing."""
     if measure.kind == "count":
         return 1
     value = _field(body, measure.field or "")
+    number = None
+    if measure.kind == "sum" and value is not None:
+        number = _number(value, Decimal(0), SUM_MAX)
+    rate = Decimal(1)
+    if measure.money and money is not None:  # judged even where there is no amount
+        rate = money.rate(_field(body, money.field), time)
     if value is None:
         return None
-    if measure.kind == "sum":
-        number = _number(value, Decimal(0), SUM_MAX)
+    if number is not None:
         exact = decimal.Context(prec=10_000, rounding=decimal.ROUND_HALF_EVEN)
-        return int(number.scaleb(measure.decimals, exact).to_integral_value(context=exact))
+        worth = exact.multiply(number, rate)
+        return int(worth.scaleb(measure.decimals, exact).to_integral_value(context=exact))
     if measure.kind == "distinct":
         position = _position(value, measure.values)
         return position if position < len(measure.values) else None
@@ -317,6 +358,7 @@ def read_call(
     default_id: str,
     measures: Sequence[Measure],
     traits: Sequence[Trait],
+    money: Money | None,
 ) -> tuple[Call, str]:
     """The call and its raw id; the partition is checked by the caller, last."""
     body = seen.body
@@ -339,6 +381,8 @@ def read_call(
     for name in (used, "context"):
         if body.get(name) is not None and not isinstance(body[name], dict):
             raise Rejected("schema")
-    amounts = {m.name: _amount(m, body) for m in measures if m.takes(kind, event)}
+    then = min(time, append_time)
+    taken = [measure for measure in measures if measure.takes(kind, event)]
+    amounts = {measure.name: _amount(measure, body, money, then) for measure in taken}
     values = {t.name: _trait(t, body) for t in traits} if kind == "identify" else {}
     return Call(customer, event or kind, time, message_id, amounts, values), raw

@@ -80,7 +80,7 @@ def live(training: Training, share: int = 1) -> Year:
                 log.run.models[version] = Model(record)
                 log.control("model", f'{{"version":{version},"digest":"{record.digest}"}}')
         for log in logs:
-            log.end_day()
+            log.days.append([])
     dumped = {v: r.model_dump(mode="json") for v, r in topics.versions.items()}
     return Year([log.days for log in logs], dumped)
 
@@ -89,12 +89,14 @@ class _Log:
     """One partition's log, and the core that reads it."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.days = run, list[list[Record]]()
-        self._day: list[Record] = []
-        self._done = self._next = 0
+        self.run, self.days = run, [list[Record]()]
+        self._waiting: list[Record] = []
+        self._next = 0
 
     def append(self, value: bytes, headers: list[tuple[str, bytes]] | None = None) -> None:
-        self._day.append(Record(self._next, APPENDED, headers, value))
+        record = Record(self._next, APPENDED, headers, value)
+        self._waiting.append(record)
+        self.days[-1].append(record)
         self._next += 1
 
     def control(self, kind: str, data: str) -> None:
@@ -103,14 +105,9 @@ class _Log:
     def work(self) -> list[tuple[bytes | None, bytes | None]]:
         """Compute what was appended; the samples it led to."""
         self.run.outputs.clear()
-        self.run.feed(self._day[self._done :])
-        self._done = len(self._day)
+        self.run.feed(self._waiting)
+        self._waiting.clear()
         return [(o.key, o.value) for o in self.run.outputs if o.topic == "samples"]
-
-    def end_day(self) -> None:
-        self.work()
-        self.days.append(self._day)
-        self._day, self._done = [], 0
 
 
 def _days(share: int) -> Iterator[tuple[int, list[tuple[int, bytes]]]]:
@@ -158,7 +155,9 @@ def compared(partition: int, year: Year) -> Seen:
     )
     problems: list[str] = []
     numbers: Counter[str] = Counter()
-    for records in year.days[partition]:
+    days = year.days[partition]
+    for week in range(0, len(days), 7):
+        records = [record for day in days[week : week + 7] for record in day]
         run.outputs.clear()
         oracle.outputs.clear()
         run.feed(records, lambda: rng.randint(1, 5_000), lambda: rng.choice([1_000, 50_000]))

@@ -20,6 +20,7 @@ EVENTS = ("Order Completed", "Order Completed", "Product Viewed", "Survey Answer
 AMOUNTS = ("1e9", "1000000000", "0", "1e-7", "2.675", "0.125", "1.005", "19.995", "49", "250.50")
 WRONG_SUMS = ('"12"', "true", "-0.01", "1000000000.01", "1e400", "[]", "12345678901234567890", "{}")
 WRONG_NUMBERS = ('"12"', "false", "1e13", "-1000000000001", "1e999", "[1]")
+WRONG_CURRENCIES = ("XXX", "", "usd", 7, True, ["EUR"], {})
 BAD_VALUES = (None, b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b'{"type":"track",}', b"null")
 ODD_IDS = ("Zoë", "日本-7", "用户", "😀", "x y", "ü" * 256, "a", "A:1")
 
@@ -201,6 +202,7 @@ class _Writer:
             usual = Raw(f"{rng.uniform(1, 400):.3f}")
             fields = {
                 "total": rng.choice([usual, usual, usual, Raw(rng.choice(AMOUNTS)), None]),
+                "currency": rng.choice(["EUR", "USD", "JPY", "USD", None]),
                 "channel": rng.choice(["web", "shop", "app", "Straße", "fax", None]),
                 "score": rng.choice([Raw(number), rng.randint(0, 10), None]),
             }
@@ -263,6 +265,7 @@ class _Writer:
             {**body, "messageId": rng.choice(["", "m" * 257, 7, [], False])},
             {**body, "type": "track", "event": rng.choice(["", "e" * 257, None, 7])},
             {**body, **order, "properties": {"total": Raw(rng.choice(WRONG_SUMS))}},
+            {**body, **order, "properties": {"total": 1, "currency": rng.choice(WRONG_CURRENCIES)}},
             {**body, **survey, "properties": {"score": Raw(rng.choice(WRONG_NUMBERS))}},
             {**body, "type": "identify", "traits": {"age": Raw(rng.choice(WRONG_NUMBERS))}},
         ]

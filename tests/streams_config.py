@@ -12,6 +12,7 @@ NAMES = ("frequent", "lapsed", "new", "occasional", "big baskets", "visitors", "
 MEASURES: dict[str, dict[str, Any]] = {
     "orders": {"kind": "count", "events": ["Order Completed"]},
     "spend": {"kind": "sum", "events": ["Order Completed"], "field": "properties.total"},
+    "paid": {"kind": "sum", "events": ["Order Completed"], "field": "properties.total"},
     "visits": {"kind": "count", "calls": ["page", "screen"]},
     "channels": {
         "kind": "distinct",
@@ -20,6 +21,14 @@ MEASURES: dict[str, dict[str, Any]] = {
         "values": ["web", "shop", "app", "Straße"],
     },
     "nps": {"kind": "last", "events": ["Survey Answered"], "field": "properties.score"},
+}
+MONEY = {
+    "base": "EUR",
+    "rates": {
+        "2026-03-01": {"USD": 0.9, "JPY": 0.006},
+        "2026-03-05": {"USD": 0.85, "JPY": 0.0055},
+        "2026-03-09": {"USD": 1, "JPY": 0.123456},
+    },
 }
 TRAITS: dict[str, dict[str, Any]] = {
     "country": {"kind": "choice", "values": ["DE", "FR", "日本"]},
@@ -31,6 +40,7 @@ FEATURES: dict[str, tuple[str, float]] = {
     "recency": ("recency(orders)", 2.0),
     "orders": ("orders[{a}]", 2.0),
     "spend": ("spend[{b}]", 200.0),
+    "paid": ("paid[{a}]", 150.0),
     "basket": ("spend[{a}] / orders[{a}]", 100.0),
     "trend": ("orders[{c}] / max(orders[{a}], 1) - 0.5", 0.5),
     "visits": ("log1p(visits[{b}]) * 2", 2.0),
@@ -40,6 +50,7 @@ FEATURES: dict[str, tuple[str, float]] = {
     "age": ("(age - 18) / 10", 2.0),
     "size": ("size", 1.0),
     "country": ("country", 1.0),
+    "german": ("is_(country, 'DE') - is_(country, '日本')", 1.0),
 }
 
 
@@ -67,6 +78,10 @@ def random_shape(rng: Random, partitions: int) -> Shape:
     measures = {name: dict(entry) for name, entry in MEASURES.items()}
     if rng.random() < 0.5:
         measures["spend"]["decimals"] = rng.choice([0, 1, 3])
+    traits = {name: dict(entry) for name, entry in TRAITS.items()}
+    traits["country"]["in_model"] = rng.random() < 0.4
+    money = rng.random() < 0.6
+    measures["paid"]["money"] = money
     clear, held = rng.choice([(0.7, 0.9), (0.5, 0.95), (0.3, 0.8)])
     config = {
         "tick": {"period": period},
@@ -74,8 +89,9 @@ def random_shape(rng: Random, partitions: int) -> Shape:
         "hysteresis": {"clear": clear, "held": held, "hold": rng.choice(["6h", "1d", "2d", "7d"])},
         "panel": {"size": rng.choice([1, 2 * partitions, 4 * partitions, 20_000])},
         "measures": measures,
-        "traits": {name: dict(entry) for name, entry in TRAITS.items()},
+        "traits": traits,
         "features": features,
+        **({"money": MONEY} if money else {}),
     }
     used = [w for w in (a, b, c) if any(f"[{w}]" in f["expression"] for f in features.values())]
     return Shape(config, duration_ms(period), max(duration_ms(w) for w in used))

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import tarfile
+import weakref
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -527,3 +528,20 @@ def test_what_a_skipping_decoder_accepts_is_accepted(junk: bytes) -> None:
 def test_values_are_shown_short_and_printable(value: object) -> None:
     assert len(shown(value)) <= 100
     assert shown(value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"{", b'{"type":"track"}', b'{"type":"page"}', b'{"type":"page","userId":"a:b"}'],
+)
+def test_a_refusal_is_free_as_soon_as_it_is_handled(value: bytes) -> None:
+    """A cycle through pydantic's memory would never be collected: bad input would fill it."""
+
+    def refused() -> weakref.ref[Invalid]:
+        try:
+            read(value)
+        except Invalid as error:
+            return weakref.ref(error)
+        raise AssertionError("accepted")
+
+    assert refused()() is None

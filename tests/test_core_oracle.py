@@ -32,6 +32,7 @@ PROCESSES = 2
 
 REASONS = (
     "json", "schema", "customer", "alias", "timestamp", "value", "partition", "model", "control",
+    "currency",
 )  # fmt: skip
 RULES = ("clear", "held", "retired")
 #: What must have occurred somewhere, or the streams prove less than they seem to.

@@ -174,7 +174,9 @@ def _activations(
         if record >= size or not isinstance(control, ModelControl):
             continue
         if digests.get(control.version) != control.digest:
-            there = "another digest" if control.version in digests else "no such version"
+            there = "no such version, or it needs what this configuration does not measure"
+            if control.version in digests:
+                there = "that version has another digest"
             text = f"model version {control.version} with digest {control.digest}: {there}"
             unknown.append(Reject(record, "model", text))
         elif control.version > active:

@@ -176,17 +176,22 @@ def _control(kind: str, data: object) -> ModelControl | ClockControl:
             clock = ClockAdvanced.model_validate(body, strict=True)
             return ClockControl(parse_time(clock.time))
     except ValidationError as error:
-        raise Invalid("control", f"{kind}: {_explained(error).message}") from error
+        problem = f"{kind}: {_explained(error).message}"
     except Invalid as error:
-        raise Invalid("control", f"{kind}: {error.message}") from error
-    raise Invalid("control", f"type: no such control event: {shown(kind)}")
+        problem = f"{kind}: {error.message}"
+    else:
+        problem = f"type: no such control event: {shown(kind)}"
+    raise Invalid("control", problem)
 
 
 def _validated(contract: TypeAdapter[T], body: dict[str, Any]) -> T:
     try:
         return contract.validate_python(body)
     except ValidationError as error:
-        raise _explained(error) from error
+        fault = _explained(error)
+    # Neither raised from the ValidationError nor the very fault that it holds: either would make
+    # a cycle through pydantic's own memory, which no garbage collector sees.
+    raise fault
 
 
 def _explained(error: ValidationError) -> Invalid:
@@ -194,7 +199,7 @@ def _explained(error: ValidationError) -> Invalid:
     first = error.errors(include_url=False)[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, Invalid):
-        return cause
+        return Invalid(cause.reason, cause.message)
     if first["type"].startswith("union_tag"):
         wanted = "one of track, identify, page, screen, group expected"
         return Invalid("schema", f"type: {wanted}, got {shown(first['input'].get('type'))}")

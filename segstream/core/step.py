@@ -69,7 +69,9 @@ class Function:
         max_ticks: int = 50_000,
     ) -> Batch:
         """Events → a batch; see `batch.gather`. `models` hold every version that is named."""
-        digests = {version: model.record.digest for version, model in models.items()}
+        terms = self.layout.terms
+        usable = {v: model for v, model in models.items() if model.features.terms <= terms}
+        digests = {version: model.record.digest for version, model in usable.items()}
         return gather(records, decoded, checkpoint, self.definition, digests, max_ticks)
 
     def due_minutes(self, batch: Batch) -> list[int]:

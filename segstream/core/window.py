@@ -76,6 +76,8 @@ class Layout:
             name: [Is(name, value) for value in trait.values]
             for name, trait in definition.traits.items()
         }
+        self.terms = terms | {Value(name) for name in self.lasts}
+        self.terms |= {choice for choices in self._choices.values() for choice in choices}
         self._compile_sources(fields)
         self.dtype = self._dtype()
         self.id = int.from_bytes(hashlib.sha256(repr(self.dtype.descr).encode()).digest()[:4])

@@ -23,8 +23,8 @@ from segstream.ports import Unavailable
 from segstream.shell.redis import Keys, checkpoint_of
 
 SECONDS = 10.0
-#: `since` and `segment` in the header that all States share: schemas/redis-state.md
-_HEADER = struct.Struct("<24x q 8x I")
+#: `since`, `segment`, `sequence` in the header that all States share: schemas/redis-state.md
+_HEADER = struct.Struct("<24x q 8x I 8x I")
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,19 @@ def _state(
 
 
 class Standing(NamedTuple):
-    """The segment that a customer is in, and since when (ms)."""
+    """The segment that a customer is in, since when (ms), and the number of that change."""
 
     segment: int
     since: int
+    sequence: int
 
 
 class Lookup:
     """One customer's segment in one GET: for programs that personalize.
 
     The State is written just after the change is committed, so for some milliseconds a reader of
-    `segment-changes` may know more than this. Unavailable before any worker has run.
+    `segment-changes` may know more than this: compare `sequence`. Unavailable before any worker
+    has run.
     """
 
     def __init__(self, redis: Redis, namespace: str = "segstream") -> None:
@@ -116,8 +118,8 @@ class Lookup:
         _, blob = _state(self._redis, self._keys, self._known, customer)
         if blob is None:
             return None
-        since, segment = _HEADER.unpack_from(blob)
-        return Standing(segment, since) if segment else None
+        since, segment, sequence = _HEADER.unpack_from(blob)
+        return Standing(segment, since, sequence) if segment else None
 
 
 class Reader:
@@ -163,7 +165,7 @@ class Reader:
                 error = message.error()
                 if error is None:
                     yield message
-                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its public name)
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (its name)
                     return
                 elif not error.retriable():
                     raise Unavailable(f"{topic}: {error.str()}")

@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
@@ -17,7 +17,7 @@ from redis import Redis
 
 from consumers import settings
 from consumers.setup import plan_of
-from segstream.core.batch import Checkpoint
+from segstream.core.batch import Checkpoint, Position
 from segstream.shell import topics
 from segstream.shell.local import Server, Servers
 from segstream.shell.local.children import Family
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 HOME = Path(__file__).parents[2]
 END = KafkaError._PARTITION_EOF
-Headers = list[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes]]
 
 
 def wait(condition: Callable[[], T], what: str, seconds: float = 30) -> T:
@@ -60,7 +60,7 @@ class Deployment:
 
     def __post_init__(self) -> None:
         self.settings = settings.load(self.environment)
-        self.kafka = {"bootstrap.servers": str(self.settings.kafka["bootstrap.servers"])}
+        self.kafka: dict[str, Any] = {"bootstrap.servers": self.settings.kafka["bootstrap.servers"]}
         self.redis = Redis.from_url(self.settings.redis.url)
         self.keys = Keys(self.settings.namespace)
         self.plan = plan_of(self.settings)
@@ -125,7 +125,7 @@ class Deployment:
     # -- what is there ----------------------------------------------------------------
 
     def send(
-        self, partition: int, value: bytes | None, key: bytes | None = None, headers: Headers = []
+        self, partition: int, value: bytes | None, key: bytes | None = None, headers: Headers = ()
     ) -> int:
         """Append a record to customer-events; its offset."""
         offsets: list[int] = []
@@ -136,7 +136,7 @@ class Deployment:
 
         topic = self.topic("customer-events")
         self._producer.produce(
-            topic, value, key, partition, headers=headers, on_delivery=delivered
+            topic, value, key, partition, headers=cast(Any, [*headers]), on_delivery=delivered
         )
         assert self._producer.flush(30) == 0
         return offsets[0]
@@ -177,10 +177,11 @@ class Deployment:
         found: Any = self.redis.get(self.keys.meta(partition))
         return checkpoint_of(found) or Checkpoint(0, 0, "")
 
-    def published(self, partition: int) -> tuple[int, int]:
-        """W: (offset, clock)."""
+    def published(self, partition: int) -> Position:
+        """W: up to where everything is published."""
         found = topics.positions(self.kafka, self.plan)[partition]
-        return (0, 0) if found is None else tuple(found.position)
+        assert found is not None
+        return found.position
 
     def caught_up(self) -> bool:
         """Whether N is at the log end everywhere."""

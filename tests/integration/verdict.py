@@ -92,10 +92,11 @@ class Verdict:
         }
         states = self.expected[p].states
         wanted = {name: as_kept(self.function, state) for name, state in states.items()}
+        members: Any = self.at.redis.smembers
         index = {
             member.decode(): int(key.rpartition(b":")[2])
             for key in self.at.redis.scan_iter(f"{self.at.keys.minute(p, 0)[:-1]}*")
-            for member in self.at.redis.smembers(key)  # type: ignore[union-attr]
+            for member in members(key)
         }
         minutes = self.at.settings.definition.tick.minutes
         due = {name: state["hash"] % minutes for name, state in wanted.items()}
@@ -190,4 +191,3 @@ def headers_of(message: Any) -> dict[str, bytes]:
 
 def parsed(message: Any) -> Any:
     return None if message.value() is None else json.loads(message.value())
-

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
@@ -13,6 +13,7 @@ from redis.retry import Retry
 
 from segstream.shell.replay.log import ANSWER, ReplayError, Target, said
 
+TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001 (the client's own name for it)
 _FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.02
 
 
@@ -114,7 +115,8 @@ class Barrier:
         try:
             return max(0, self._trainer.committed([self._samples], ANSWER)[0].offset)
         except KafkaException as error:
-            if error.args[0].retriable():  # the coordinator moves or starts
+            # The coordinator moves or starts, or a killed trainer's transaction is still open.
+            if error.args[0].retriable() or error.args[0].code() == TIMED_OUT:
                 return 0
             raise ReplayError(f"The trainer's offset cannot be read: {said(error)}") from error
 
