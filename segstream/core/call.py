@@ -191,7 +191,10 @@ def _validated(contract: TypeAdapter[T], body: dict[str, Any]) -> T:
         fault = _explained(error)
     # Neither raised from the ValidationError nor the very fault that it holds: either would make
     # a cycle through pydantic's own memory, which no garbage collector sees.
-    raise fault
+    try:
+        raise fault
+    finally:
+        del fault  # nor one through this frame
 
 
 def _explained(error: ValidationError) -> Invalid:
