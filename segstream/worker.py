@@ -177,9 +177,9 @@ class Worker:
             )
         if checkpoint.model:
             self._require_model(checkpoint.model)
-        own.checkpoint, own.published, own.held, own.ready = checkpoint, published, None, True
         self.store.announce(self.layout, self.partitions, self.partitioner)
         self.source.start(partition, checkpoint.offset)
+        own.checkpoint, own.published, own.held, own.ready = checkpoint, published, None, True
 
     def _require_model(self, version: int) -> None:
         if version not in self.models.at_hand():

@@ -20,7 +20,7 @@ EVENTS = ("Order Completed", "Order Completed", "Product Viewed", "Survey Answer
 AMOUNTS = ("1e9", "1000000000", "0", "1e-7", "2.675", "0.125", "1.005", "19.995", "49", "250.50")
 WRONG_SUMS = ('"12"', "true", "-0.01", "1000000000.01", "1e400", "[]", "12345678901234567890", "{}")
 WRONG_NUMBERS = ('"12"', "false", "1e13", "-1000000000001", "1e999", "[1]")
-WRONG_CURRENCIES = ("XXX", "", "usd", 7, True, ["EUR"], {})
+WRONG_CURRENCIES: tuple[Any, ...] = ("XXX", "", "usd", 7, True, ["EUR"], {})
 BAD_VALUES = (None, b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b'{"type":"track",}', b"null")
 ODD_IDS = ("Zoë", "日本-7", "用户", "😀", "x y", "ü" * 256, "a", "A:1")
 

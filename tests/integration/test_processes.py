@@ -231,7 +231,7 @@ def test_refused_under_another_configuration(empty: Deployment, tmp_path: Path) 
     other.write_text(config + 'hysteresis.hold = "3d"\n')
     said = refusal(empty, SEGSTREAM_CONFIG=str(other))
     assert "was computed under another configuration" in said
-    assert "use another SEGSTREAM_NAMESPACE" in said
+    assert "another SEGSTREAM_NAMESPACE" in said
 
 
 def test_refused_on_a_redis_that_forgets(empty: Deployment) -> None:
