@@ -113,10 +113,6 @@ def _logging() -> None:
     )
 
 
-def _tell(text: str) -> None:
-    err.print(text, style="dim", markup=False)
-
-
 # -- running --------------------------------------------------------------------------
 
 
@@ -149,14 +145,18 @@ def up(
     from consumers.processes import environment_of, processes  # noqa: PLC0415
     from segstream.shell.topics import create  # noqa: PLC0415
 
+    def tell(text: str) -> None:
+        if stop():  # between any two steps of the start
+            raise typer.Exit(130)
+        err.print(text, style="dim", markup=False)
+
     settings = settings_.load()
-    with stopping() as stop, local(settings, directory, _tell) as here:
+    with stopping() as stop, local(settings, directory, tell) as here:
         for line in create(here.kafka, plan_of(here)):
-            _tell(line)
+            tell(line)
         environment = environment_of(here)
-        with processes(
-            directory.absolute() / "processes", environment, segmenters, _tell
-        ) as running:
+        logs = directory.absolute() / "processes"
+        with processes(logs, environment, segmenters, tell) as running:
             out.print("segstream is up. In another terminal:\n")
             for name in ("SEGSTREAM_KAFKA_BOOTSTRAP_SERVERS", "SEGSTREAM_REDIS_URL"):
                 out.print(f"  export {name}={environment[name]}", markup=False)

@@ -61,6 +61,8 @@ def demo(
     with tempfile.TemporaryDirectory(prefix="segstream-demo-") as directory:
 
         def tell(text: str) -> None:
+            if stop():  # between any two steps of the start
+                raise Interrupted
             console.print(text, style="dim", markup=False)
 
         past = settings.model_copy(update={"clock": ClockSettings(idle="off")})  # an old year

@@ -147,7 +147,7 @@ class Settings(Part):
     )
     preset: str = Field(
         default="retail",
-        description="definition to start from: retail, media; with own measures the default is none",
+        description="definition to start from: retail, media; beside own measures: none",
     )
     kafka: dict[str, str | int | float | bool] = Field(
         default={**QUIET, "bootstrap.servers": "127.0.0.1:9092"},
