@@ -165,8 +165,8 @@ class Worker:
                 raise Refused(
                     f"partition {partition} was computed under another configuration: layout "
                     f"{layout[:12]} in {where}, {self.layout[:12]} here. Start with the former "
-                    "configuration, or begin anew beside it: another SEGSTREAM_NAMESPACE and another "
-                    "topics.prefix, then `segstream topics create` and a replay"
+                    "configuration, or begin anew beside it: another SEGSTREAM_NAMESPACE and "
+                    "another topics.prefix, then `segstream topics create` and a replay"
                 )
         start = self.source.log_start(partition)
         if checkpoint.offset < start:
