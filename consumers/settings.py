@@ -8,6 +8,7 @@ librdkafka property (`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`).
 """
 
 import os
+import re
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -46,6 +47,7 @@ OWN = frozenset(
 )  # fmt: skip
 #: librdkafka writes a line per failed attempt to connect; what matters reaches us as errors.
 QUIET = {"log_level": 2, "log.connection.close": False, "reconnect.backoff.ms": 200}
+MASK = "********"
 SECRET = ("password", "secret", "key", "token", "jaas", "pem")
 
 
@@ -173,12 +175,7 @@ class Settings(Part):
     def shown(self) -> dict[str, Any]:
         """All settings as they are in force, secrets masked."""
         body = self.model_dump(mode="json", exclude_none=True)
-        body["kafka"] = {
-            name: "********" if any(word in name for word in SECRET) else value
-            for name, value in body["kafka"].items()
-        }
-        body["redis"]["url"] = _masked(self.redis.url)
-        return body
+        return {**body, "kafka": _safe("", body["kafka"]), "redis": _safe("", body["redis"])}
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
@@ -204,10 +201,26 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         # A stand-in lets the other settings be checked when the definition has mistakes.
         settings = Settings.model_validate({**body, "definition": definition or define(_retail())})
     except ValidationError as error:
-        raise ConfigError(mistakes + mistakes_of(error)) from None
+        raise _discreet(mistakes + mistakes_of(error)) from None
     if mistakes:
-        raise ConfigError(mistakes)
+        raise _discreet(mistakes)
     return settings
+
+
+def _discreet(mistakes: list[Mistake]) -> ConfigError:
+    """The mistakes, without the secrets that may stand at their places."""
+    return ConfigError(
+        [m._replace(value=_safe(".".join(map(str, m.path)), m.value)) for m in mistakes]
+    )
+
+
+def _safe(name: str, value: Any) -> Any:
+    """A value as it may be shown under its name."""
+    if any(word in name.lower() for word in SECRET):
+        return MASK
+    if isinstance(value, dict):
+        return {key: _safe(str(key), inner) for key, inner in value.items()}
+    return _masked(value) if isinstance(value, str) else value
 
 
 def presets() -> list[str]:
@@ -247,10 +260,11 @@ def _from_environment(body: dict[str, Any], environment: Mapping[str, str]) -> l
             body["kafka"][_property(name)] = value
         elif name in VARIABLES:
             *sections, key = VARIABLES[name]
-            place = body
+            place: Any = body
             for section in sections:
                 place = place.setdefault(section, {})
-            place[key] = value
+            if isinstance(place, dict):  # otherwise the file is wrong there, which is said anyway
+                place[key] = value
         elif name.startswith(PREFIX) and name != "SEGSTREAM_CONFIG":
             known = ", ".join(sorted([*VARIABLES, "SEGSTREAM_CONFIG", f"{KAFKA_PREFIX}*"]))
             mistakes.append(Mistake((name,), value, f"no such setting; there are: {known}"))
@@ -274,16 +288,15 @@ def _flat(table: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _kafka_mistakes(kafka: Mapping[str, Any]) -> list[Mistake]:
     mistakes = []
     for name, value in kafka.items():
-        shown = "********" if any(word in name for word in SECRET) else value
         if name in OWN:
-            mistakes.append(Mistake(("kafka", name), shown, "is set by segstream itself"))
+            mistakes.append(Mistake(("kafka", name), value, "is set by segstream itself"))
             continue
         try:
             Producer({name: value, "log_level": 0})
         except (KafkaException, TypeError, ValueError) as error:
             text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
             if "No such configuration" in text or "Invalid value" in text:
-                mistakes.append(Mistake(("kafka", name), shown, text))
+                mistakes.append(Mistake(("kafka", name), value, text))
     return mistakes
 
 
@@ -298,6 +311,9 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _masked(url: str) -> str:
+    """A URL without its credentials, whether they stand before the host or in the query."""
     head, at, host = url.rpartition("@")
-    scheme, _, _ = head.partition("://")
-    return f"{scheme}://********@{host}" if at else url
+    if at:
+        scheme, _, _ = head.partition("://")
+        url = f"{scheme}://{MASK}@{host}"
+    return re.sub(r"(?i)((?:password|username|secret|token)=)[^&]*", rf"\g<1>{MASK}", url)

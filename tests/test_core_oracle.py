@@ -1,8 +1,8 @@
 """The core computes what docs/semantics.md says: it agrees with the oracle on generated streams.
 
 Outputs in order, Checkpoint, every field of every State, the minute index: all are equal however
-the stream is cut. `SEGSTREAM_STREAMS` says how many streams (default 150, in CI 1,000); a failure
-names the seeds, and `SEGSTREAM_SEEDS=17,42` runs these alone.
+the stream is cut. `ORACLE_STREAMS` says how many streams (default 150, in CI 1,000); a failure
+names the seeds, and `ORACLE_SEEDS=17,42` runs these alone.
 """
 
 import json
@@ -23,8 +23,8 @@ from tests.harness import Run
 from tests.oracle import Oracle
 from tests.streams import Stream, generate
 
-COUNT = int(os.environ.get("SEGSTREAM_STREAMS") or (1_000 if os.environ.get("CI") else 150))
-SEEDS = [int(seed) for seed in os.environ.get("SEGSTREAM_SEEDS", "").split(",") if seed]
+COUNT = int(os.environ.get("ORACLE_STREAMS") or (1_000 if os.environ.get("CI") else 150))
+SEEDS = [int(seed) for seed in os.environ.get("ORACLE_SEEDS", "").split(",") if seed]
 SEEDS = SEEDS or list(range(COUNT))
 CHUNK = 25
 CHUNKS = [SEEDS[at : at + CHUNK] for at in range(0, len(SEEDS), CHUNK)]
@@ -148,7 +148,7 @@ def chunks() -> Iterator[list[Future[Seen]]]:
 def test_core_and_oracle_agree(chunk: int, chunks: list[Future[Seen]]) -> None:
     found = chunks[chunk].result().problems
     told = "\n".join(f"seed {seed}: {'; '.join(wrong)}" for seed, wrong in found.items())
-    assert not found, f"\n{told}\nagain: SEGSTREAM_SEEDS={','.join(map(str, found))}"
+    assert not found, f"\n{told}\nagain: ORACLE_SEEDS={','.join(map(str, found))}"
 
 
 @pytest.mark.skipif(len(SEEDS) < 100, reason="few streams need not hold everything")

@@ -33,7 +33,7 @@ CODE = sorted([*ROOT.glob("segstream/**/*.py"), *ROOT.glob("consumers/*.py")])
 FOLDERS = "docs|schemas|segstream|consumers|tests|scripts|examples|benchmarks"
 
 #: More variables, which only tests read.
-OF_TESTS = {"SEGSTREAM_STREAMS", "SEGSTREAM_SEEDS"}
+OF_TESTS = {"ORACLE_STREAMS", "ORACLE_SEEDS"}
 
 
 def name(page: Path) -> str:

@@ -95,7 +95,10 @@ def _clashes(definition: Definition) -> Iterator[Mistake]:
     for name, measure in definition.measures.items():
         if measure.money and definition.money is None:
             yield Mistake(("measures", name, "money"), True, "needs a [money] table with base")
-    for name in definition.traits:
+    for name, trait in definition.traits.items():
+        if trait.in_model and name in definition.features:
+            text = "has in_model = true and is a feature already; give one another name"
+            yield Mistake(("traits", name), name, text)
         if name in definition.measures:
             yield Mistake(("traits", name), name, "is also a measure; give one another name")
     readers: dict[str, tuple[str, bool]] = {}
