@@ -71,6 +71,7 @@ def _without(data: dict[str, Any], mistakes: list[Mistake]) -> dict[str, Any]:
 def _inconsistencies(definition: Definition, pruned: set[str]) -> list[Mistake]:
     return [
         *_periods(definition),
+        *_rateless(definition),
         *_clashes(definition),
         *_expressions(definition, pruned),
         *_windowless(definition, pruned),
@@ -91,10 +92,13 @@ def _periods(definition: Definition) -> Iterator[Mistake]:
         yield Mistake(("hysteresis", "clear"), rule.clear, text)
 
 
-def _clashes(definition: Definition) -> Iterator[Mistake]:
+def _rateless(definition: Definition) -> Iterator[Mistake]:
     for name, measure in definition.measures.items():
         if measure.money and definition.money is None:
             yield Mistake(("measures", name, "money"), True, "needs a [money] table with base")
+
+
+def _clashes(definition: Definition) -> Iterator[Mistake]:
     for name, trait in definition.traits.items():
         if trait.in_model and name in definition.features:
             text = "has in_model = true and is a feature already; give one another name"
