@@ -100,7 +100,7 @@ def _rateless(definition: Definition) -> Iterator[Mistake]:
 
 def _clashes(definition: Definition) -> Iterator[Mistake]:
     for name, trait in definition.traits.items():
-        if trait.in_model and name in definition.features:
+        if trait.in_model and trait.kind != "choice" and name in definition.features:
             text = "has in_model = true and is a feature already; give one another name"
             yield Mistake(("traits", name), name, text)
         if name in definition.measures:
