@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -8,3 +9,7 @@ from hypothesis import settings
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+# A shell starts its background jobs with SIGINT ignored, and children would inherit that: tests
+# that interrupt one, as a terminal does, must find what a terminal finds.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -39,11 +39,9 @@ needs_extra = pytest.mark.skipif(
 )
 
 PARENT = """
-import signal, sys, time
+import sys, time
 from pathlib import Path
 from segstream.shell.local import local_servers
-# A shell starts its background jobs with SIGINT ignored, and children inherit that.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 tell = lambda text: print(text, flush=True)
 with local_servers(Path(sys.argv[1]), progress=tell) as servers:
     tell("pids " + " ".join(map(str, servers.pids)))
