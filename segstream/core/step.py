@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from segstream.core.batch import Batch, Checkpoint, Span, due_minutes, gather
+from segstream.core.call import ModelControl
 from segstream.core.config import Definition
 from segstream.core.event import Decoded, Reader, Records
 from segstream.core.expression import Floats, Term
@@ -69,9 +70,12 @@ class Function:
         max_ticks: int = 50_000,
     ) -> Batch:
         """Events → a batch; see `batch.gather`. `models` hold every version that is named."""
-        terms = self.layout.terms
-        usable = {v: model for v, model in models.items() if model.features.terms <= terms}
-        digests = {version: model.record.digest for version, model in usable.items()}
+        named = {c.version for _, c in decoded.controls if isinstance(c, ModelControl)}
+        digests = {
+            version: models[version].record.digest
+            for version in named & models.keys()
+            if models[version].features.terms <= self.layout.terms
+        }
         return gather(records, decoded, checkpoint, self.definition, digests, max_ticks)
 
     def due_minutes(self, batch: Batch) -> list[int]:
