@@ -46,8 +46,8 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
             "memberships": settings.topic("customer-segments"),
             "samples": settings.topic("feature-samples"),
             "dead_letters": settings.topic("customer-events-dlq"),
+            "events": topic,
         },
-        topic,
     )
     source = KafkaSource(settings.kafka, topic, group)
     models = Models(settings.kafka, settings.topic("segment-models"))
@@ -57,7 +57,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
         topic,
         settings.topics.partitions,
         settings.topics.partitioner,
-        Limits(idle_seconds=settings.clock.seconds),
+        Limits(idle_seconds=settings.clock.seconds, dead_share=settings.dead_letters.halt_above),
     )
     log.info("segmenter %s: metrics on port %d", settings.slot, port)
     # What was made until here lives on; batches make short-lived objects by the thousand.

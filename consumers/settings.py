@@ -111,6 +111,18 @@ class ClockSettings(Part):
         return 0.0 if self.idle == "off" else expression.parse_duration(self.idle) / 1000
 
 
+class DeadLetterSettings(Part):
+    """When too many records cannot be read."""
+
+    halt_above: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of dead letters among a partition's latest 1,000 records above which "
+        "it is halted until its process is started again; 1 = never",
+    )
+
+
 class TrainingSettings(Part):
     """How the model is learned."""
 
@@ -159,6 +171,7 @@ class Settings(Part):
     topics: Topics = Topics()
     metrics: MetricsSettings = MetricsSettings()
     clock: ClockSettings = ClockSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     training: TrainingSettings = TrainingSettings()
     definition: Definition
 

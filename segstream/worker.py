@@ -11,6 +11,7 @@ way: forget the partition, poll, claim it again. Why it holds: `docs/decisions/0
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -21,6 +22,7 @@ from segstream.core.event import Records
 from segstream.core.hash import Partitioner
 from segstream.core.step import Function, Outcome, Partition
 from segstream.ports import (
+    Announced,
     Fetched,
     NotCommitted,
     Ports,
@@ -30,6 +32,7 @@ from segstream.ports import (
 )
 
 T = TypeVar("T")
+SHARE_RECORDS = 1_000
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,7 @@ class Limits:
     lazy_seconds: float = 10.0  # W follows a quiet partition
     lazy_records: int = 100_000
     idle_seconds: float = 60.0  # clock record into a silent partition; 0 = never
+    dead_share: float = 1.0  # of dead letters above which a partition is halted; 1 = never
 
 
 @dataclass
@@ -54,7 +58,19 @@ class Owned:
     published: Published = field(default_factory=lambda: Published(Position(0, 0), "", 0))
     held: Records | None = None
     at_end: bool = False
+    halted: bool = False  # until the process is started again
+    tried: int = 0  # number of the last claim
     last_record: float = 0.0
+    latest: deque[tuple[int, int]] = field(default_factory=deque)
+    """(records, dead letters) of the latest batches, SHARE_RECORDS records or a little more."""
+
+    def share(self, records: int, letters: int) -> float:
+        """Share of dead letters among the latest records, these included; 0 of too few."""
+        self.latest.append((records, letters))
+        total = sum(n for n, _ in self.latest)
+        while total - self.latest[0][0] >= SHARE_RECORDS:
+            total -= self.latest.popleft()[0]
+        return sum(n for _, n in self.latest) / total if total >= SHARE_RECORDS else 0.0
 
 
 class Computed(NamedTuple):
@@ -86,6 +102,7 @@ class Worker:
         self.owned: dict[int, Owned] = {}
         self._lazy_at = self.clock.monotonic()
         self._lazy_records = 0
+        self._claims = 0
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Work until `stop()`; leaves W at N. Raises Refused when a person must look."""
@@ -100,6 +117,7 @@ class Worker:
 
     def turn(self) -> None:
         """Poll once, and compute, publish and write what came."""
+        self.observer.turned()
         holding = any(p.held is not None and p.ready for p in self.owned.values())
         timeout = 0.0 if holding else self.limits.poll_seconds
         limit = 1 if holding else self.limits.records
@@ -109,10 +127,11 @@ class Worker:
             if fetched.metadata is None:
                 return  # no member of the group: nothing may be published, so nothing is computed
             self._claim_all()
-            batches = [c for p in list(self.owned) if (c := self._compute(p)) is not None]
+            computed = [c for p in list(self.owned) if (c := self._compute(p)) is not None]
+            batches = [c for c in computed if not self._halts(c)]
             self._publish(batches, fetched.metadata)
-            for computed in batches:
-                self._write(computed)
+            for batch in batches:
+                self._write(batch)
             self._keep_time()
             if self._lazy_due():
                 self.follow(fetched.metadata)
@@ -139,16 +158,46 @@ class Worker:
             own.held = records if own.held is None else joined(own.held, records)
         for partition in fetched.at_end & self.owned.keys():
             self.owned[partition].at_end = True
+            self._stands(partition)
+        for partition in fetched.strayed:
+            self.reclaim(partition, "the log does not reach back to where it stands")
 
     def _claim_all(self) -> None:
-        for partition, own in self.owned.items():
-            if not own.ready:
-                try:
-                    self._claim(partition, own)
-                except Unavailable as error:
-                    log.info("partition %d is not ready yet: %s", partition, error)
+        waiting = [p for p, own in self.owned.items() if not own.ready and not own.halted]
+        if not waiting:
+            return
+        try:
+            topic = self._look_around()
+            # A partition may have to wait for the end of a dead worker's transaction. It keeps
+            # the others waiting once per turn, and comes last in the next one.
+            for partition in sorted(waiting, key=lambda p: self.owned[p].tried):
+                self._claims += 1
+                self.owned[partition].tried = self._claims
+                self._claim(partition, self.owned[partition], topic)
+        except Unavailable as error:
+            log.info("partitions are not ready yet: %s", error)
+        self.observer.ready(p for p, own in self.owned.items() if own.ready)
 
-    def _claim(self, partition: int, own: Owned) -> None:
+    def _look_around(self) -> str:
+        """Whether store and topic are what they were; the topic's id."""
+        self.store.check()
+        partitions = self.source.partitions()
+        if partitions != self.partitions:
+            raise Refused(
+                f"{self.topic} has {partitions} partitions, {self.partitions} are configured: the "
+                "number cannot change, because customers would change their partitions. Go back to "
+                "it, or begin anew beside it: docs/operations.md, Changing the definition"
+            )
+        topic, there = self.source.topic_id(), self.store.announced()
+        if there is not None and there.topic not in ("", topic):
+            raise Refused(
+                f"Redis holds States of another topic that was called {self.topic}: it has the id "
+                f"{there.topic}, this one {topic}. If it was created anew on purpose, delete the "
+                "namespace's keys in Redis, or use another SEGSTREAM_NAMESPACE"
+            )
+        return topic
+
+    def _claim(self, partition: int, own: Owned, topic: str) -> None:
         """Find out where the partition stands, W first, and start at N."""
         published = self.source.committed(partition)
         if published is None:
@@ -168,18 +217,28 @@ class Worker:
                     "configuration, or begin anew beside it: another SEGSTREAM_NAMESPACE and "
                     "another topics.prefix, then `segstream topics create` and a replay"
                 )
-        start = self.source.log_start(partition)
-        if checkpoint.offset < start:
-            raise Refused(
-                f"partition {partition} stands at offset {checkpoint.offset}, the log of "
-                f"{self.topic} begins at {start}: records in between are gone. Restore a Redis "
-                "backup that is newer, or replay from the source under another namespace"
-            )
+        self._require_log(partition, checkpoint.offset, published.position.offset)
         if checkpoint.model:
             self._require_model(checkpoint.model)
-        self.store.announce(self.layout, self.partitions, self.partitioner)
+        self.store.announce(Announced(self.partitions, self.partitioner, self.layout, topic))
         self.source.start(partition, checkpoint.offset)
         own.checkpoint, own.published, own.held, own.ready = checkpoint, published, None, True
+
+    def _require_log(self, partition: int, stands: int, published: int) -> None:
+        start, end = self.source.bounds(partition)
+        if stands < start:
+            raise Refused(
+                f"partition {partition} stands at offset {stands}, the log of {self.topic} begins "
+                f"at {start}: records in between are gone. `segstream restore` shows what can be "
+                "done: a newer Redis backup, or an approximate new start"
+            )
+        if max(stands, published) > end:
+            raise Refused(
+                f"partition {partition} stands at offset {stands} and is published up to "
+                f"{published}, the log of {self.topic} ends at {end}: records that were computed "
+                "are gone from the log (it was cut, or created anew). Restore the log; otherwise "
+                "begin anew under another namespace"
+            )
 
     def _require_model(self, version: int) -> None:
         if version not in self.models.at_hand():
@@ -199,6 +258,7 @@ class Worker:
         self.observer.reclaimed(partition, why)
         self.source.pause(partition)
         self.owned[partition] = Owned(last_record=own.last_record)
+        self.observer.ready(p for p, own in self.owned.items() if own.ready)
 
     # -- one batch --------------------------------------------------------------------
 
@@ -236,6 +296,26 @@ class Worker:
         own.held = records.part(batch.size) if batch.size < len(records) else None
         position = None if there is None else there.position
         return Computed(partition, base, position, outcome, records.appended, batch.size)
+
+    def _halts(self, computed: Computed) -> bool:
+        """Whether a partition has too many dead letters to go on: before it publishes them."""
+        partition, own = computed.partition, self.owned[computed.partition]
+        letters = sum(output.topic == "dead_letters" for output in computed.outcome.outputs)
+        share = own.share(computed.size, letters)
+        self.observer.share(partition, share)
+        if share <= self.limits.dead_share:
+            return False
+        log.error(
+            "partition %d is halted: %.0f %% of its latest records are dead letters, more than "
+            "dead_letters.halt_above. Stop the producer that sends them, or raise the setting, "
+            "and start this process again",
+            partition,
+            100 * share,
+        )
+        self.source.pause(partition)
+        self.owned[partition] = Owned(halted=True)
+        self.observer.halted(partition, share)
+        return True
 
     def _publish(self, batches: list[Computed], metadata: object) -> None:
         """Outputs beyond W and the new W, in one transaction; nothing to say, no transaction."""
@@ -280,10 +360,16 @@ class Worker:
             return
         self.observer.batch(computed.partition, computed.size, computed.outcome, computed.base)
         own.checkpoint = computed.outcome.checkpoint
-        lag = self.source.log_end(computed.partition) - own.checkpoint.offset
-        delay = self.clock.wall() - own.checkpoint.clock
-        self.observer.stands(computed.partition, lag, delay)
+        self._stands(computed.partition)
         self._lazy_records += computed.size
+
+    def _stands(self, partition: int) -> None:
+        own = self.owned[partition]
+        if own.ready:
+            # Behind the last record there may be markers of transactions, which nobody computes.
+            done = own.at_end and own.held is None
+            lag = 0 if done else self.source.log_end(partition) - own.checkpoint.offset
+            self.observer.stands(partition, lag, self.clock.wall() - own.checkpoint.clock)
 
     # -- time -------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import pytest
 
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.check import define
+from segstream.core.event import Headers
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function, Outcome
 from segstream.ports import NotCommitted, Ports, Published, Unavailable
@@ -113,7 +114,7 @@ class World:
             start = part.records[0].offset
             self.log.published[number] = Published(Position(start, 0), layout, start)
             for offset, appended, headers, value in part.records:
-                kept = None if headers is None else list(headers)
+                kept: Headers = None if headers is None else [*headers]
                 self.log.append(number, value, appended=appended, headers=kept, offset=offset)
         self.store = Store(self)
         self.outputs: list[Any] = []

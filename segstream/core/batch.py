@@ -14,6 +14,7 @@ from segstream.core.call import ClockControl, ModelControl
 from segstream.core.config import Definition
 from segstream.core.event import Decoded, Records, Reject
 from segstream.core.expression import MINUTE
+from segstream.core.forward import Stray
 
 Ints = npt.NDArray[np.int64]
 
@@ -22,6 +23,7 @@ OUTCOMES = (
     "valid",
     "duplicates",
     "late",
+    "forwarded",
     "dead_letters",
     "control",
     "skewed",
@@ -89,6 +91,7 @@ class Batch(NamedTuple):
     before: list[int]
     spans: list[Span]
     rejects: list[Reject]
+    strays: list[Stray]
     skewed: int
     end: Position
 
@@ -132,6 +135,7 @@ def gather(
         before,
         spans,
         sorted([r for r in decoded.rejects if r.record < size] + unknown),
+        [s for s in decoded.strays if s.record < size],
         int((decoded.events.time[:events] > appended).sum()),
         Position(before[size], int(clock_end[-1]) if len(clock_end) else checkpoint.clock),
     )

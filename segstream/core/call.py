@@ -13,13 +13,14 @@ The first fault names the reason: json, then alias, then fields in the order typ
 anonymousId, messageId, timestamp, event, properties or traits, context, then who it is about.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from segstream.core import json_text
+from segstream.core.forward import appended_of
 from segstream.core.json_text import MAX_DEPTH, skimmable
 from segstream.core.record import ClockAdvanced, ModelActivated
 from segstream.core.spec import (
@@ -54,7 +55,7 @@ __all__ = [
     "skimmable",
 ]
 
-Header = tuple[str, bytes | None]
+Headers = Sequence[tuple[str, bytes | None]] | None
 T = TypeVar("T")
 _CALL: TypeAdapter[AnyCall] = TypeAdapter(SegmentCall)
 _CLOUD_EVENT = TypeAdapter(CloudEvent)
@@ -114,7 +115,10 @@ class Envelope(NamedTuple):
         return self.type.startswith("segstream.")
 
 
-def read(value: bytes | None, headers: Iterable[Header] | None = None) -> Reading:
+PLAIN = Envelope("plain")
+
+
+def read(value: bytes | None, headers: Headers = None) -> Reading:
     """The call or control event in a record, or `Invalid`; nothing else is ever raised."""
     envelope = envelope_of(headers)
     if envelope.is_control:
@@ -131,21 +135,23 @@ def read(value: bytes | None, headers: Iterable[Header] | None = None) -> Readin
                 "schema",
                 f"data: a Segment call (an object) expected, got {shown(body)}",
             )
-    return _call(body, envelope)
+    return _call(body, envelope, headers)
 
 
-def envelope_of(headers: Iterable[Header] | None) -> Envelope:
+def envelope_of(headers: Headers) -> Envelope:
     """The wrapping that the headers tell. Of a repeated header the last counts; null is absent."""
-    found = {name: value for name, value in headers or () if value is not None}
+    if not headers:
+        return PLAIN
+    found = {name: value for name, value in headers if value is not None}
     if "ce_type" in found:
         attributes = [_header(found, name) for name in ("ce_type", "ce_id", "ce_time")]
         return Envelope("binary", attributes[0] or "", attributes[1], attributes[2])
     if found.get("content-type", b"").lower().startswith(b"application/cloudevents"):
         return Envelope("structured")
-    return Envelope("plain")
+    return PLAIN
 
 
-def _call(body: dict[str, Any], envelope: Envelope) -> Call:
+def _call(body: dict[str, Any], envelope: Envelope, headers: Headers) -> Call:
     """The call in a JSON object; what it lacks is taken from the CloudEvents attributes."""
     if body.get("type") == "alias":
         raise Invalid("alias", "type: 'alias' is refused, customers are not merged")
@@ -158,7 +164,7 @@ def _call(body: dict[str, Any], envelope: Envelope) -> Call:
         customer=call.customer,
         raw_id=call.raw_id,
         message_id=call.message_id,
-        time=call.timestamp,
+        time=appended_of(headers) if call.timestamp is None else call.timestamp,
         type=call.type,
         name=call.name,
         body=body,

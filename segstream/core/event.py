@@ -18,10 +18,11 @@ import numpy.typing as npt
 from segstream.core import call
 from segstream.core.call import Call, ClockControl, Invalid, ModelControl
 from segstream.core.field import Fields
+from segstream.core.forward import APPENDED, LARGEST, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
 
 Control = ModelControl | ClockControl
-Headers = list[tuple[str, bytes]] | None
+Headers = list[tuple[str, bytes | None]] | None
 
 
 class Records(NamedTuple):
@@ -48,11 +49,12 @@ class Records(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A record that is not a valid event on its right partition."""
+    """A record that is no valid event and becomes a dead letter."""
 
     record: int  # position among the records
     reason: str
     message: str
+    size: int = 0  # if it is too large to be kept whole
 
 
 class Events(NamedTuple):
@@ -77,6 +79,7 @@ class Decoded(NamedTuple):
     events: Events
     controls: list[tuple[int, Control]]  # by record index
     rejects: list[Reject]
+    strays: list[Stray]
 
 
 class Columns(NamedTuple):
@@ -107,21 +110,28 @@ class Reader:
         partitioner: Partitioner,
     ) -> Decoded:
         """Read records of a partition. Never raises for what a producer can send."""
-        found = _Found(Columns([], [], [], [], [], [], ([], [], [])), {}, [], [], [])
-        fast = self._fast(records, partition, found)
+        large = _too_large(records)
+        found = _Found(Columns([], [], [], [], [], [], ([], [], [])), {}, [], [], large)
         slow = np.ones(len(records), bool)
-        slow[fast] = False
+        slow[[reject.record for reject in large]] = False
+        slow[self._fast(records, partition, found, slow)] = False
         for i in np.flatnonzero(slow).tolist():
             self._slow(records, i, partition, found)
-        return found.finished(partition, partitions, partitioner, len(self.fields))
+        right, strays = found.placed(records, Place(partition, partitions, partitioner))
+        return found.finished(right, strays, len(self.fields))
 
-    def _fast(self, records: Records, partition: int, found: "_Found") -> list[int]:
+    def _fast(
+        self, records: Records, partition: int, found: "_Found", wanted: npt.NDArray[np.bool_]
+    ) -> list[int]:
         """Decode plain calls; the indices of the records that are done."""
         values = records.values
         candidates = [
             i
             for i, (value, headers) in enumerate(zip(values, records.headers, strict=True))
-            if value is not None and (not headers or _is_plain(headers)) and _is_simple(value)
+            if value is not None
+            and wanted[i]
+            and (not headers or _is_plain(headers))
+            and _is_simple(value)
         ]
         calls, kept = _decode_all(self._decode, values, candidates)
         times = _times(calls, [records.appended[i] for i in kept])
@@ -253,9 +263,23 @@ class _Found(NamedTuple):
         columns.kind.append(kind)
         columns.name.append(name)
 
-    def finished(
-        self, partition: int, partitions: int, partitioner: Partitioner, fields: int
-    ) -> Decoded:
+    def placed(self, records: Records, place: Place) -> tuple[npt.NDArray[np.bool_], list[Stray]]:
+        """Which of the columns are on their partition, and the strays; the rest is rejected."""
+        expected = partitions_of(self.raw_ids, place.partitions, place.partitioner)
+        code = np.array(self.columns.code, np.int64)
+        right = (expected == place.number)[code]
+        strays = []
+        for row in np.flatnonzero(~right).tolist():
+            record, target = self.columns.record[row], int(expected[code[row]])
+            parts = (records.keys[record], records.values[record], records.headers[record])
+            if why := obstacle(*parts):
+                text = f"{place.misplaced(list(self.codes)[code[row]], target)}; {why}"
+                self.rejects.append(Reject(record, "partition", text))
+            else:
+                strays.append(Stray(record, target, place.hint(self.raw_ids[code[row]])))
+        return right, sorted(strays)
+
+    def finished(self, right: npt.NDArray[np.bool_], strays: list[Stray], fields: int) -> Decoded:
         """Columns in record order, without the records of other partitions."""
         columns = self.columns
         record = np.array(columns.record, np.int64)
@@ -263,13 +287,7 @@ class _Found(NamedTuple):
         values = np.full((len(record), fields), np.nan)
         event, field, value = columns.cells
         values[event, field] = value
-        expected = partitions_of(self.raw_ids, partitions, partitioner)
         customers = list(self.codes)
-        right = (expected == partition)[code]
-        for row in np.flatnonzero(~right).tolist():
-            place = (int(expected[code[row]]), partition, partitions)
-            text = _misplaced(customers[code[row]], place, partitioner)
-            self.rejects.append(Reject(columns.record[row], "partition", text))
         # The slow path appends behind the fast one; record order is restored here, once.
         order = np.flatnonzero(right)
         order = order[np.argsort(record[order], kind="stable")]
@@ -287,17 +305,17 @@ class _Found(NamedTuple):
             [columns.message[row] for row in rows],
             [columns.name[row] for row in rows],
         )
-        return Decoded(events, sorted(self.controls, key=lambda c: c[0]), sorted(self.rejects))
+        controls = sorted(self.controls, key=lambda c: c[0])
+        return Decoded(events, controls, sorted(self.rejects), strays)
 
 
-def _misplaced(customer: str, place: tuple[int, int, int], partitioner: Partitioner) -> str:
-    expected, partition, partitions = place
-    setting = "murmur2_random" if partitioner == "murmur2" else "consistent_random"
-    return (
-        f"customer {call.shown(customer)} belongs on partition {expected} of {partitions}, the "
-        f"record is on {partition}: key records by the raw id and set the producer's partitioner "
-        f"to {partitioner} (librdkafka: partitioner={setting})"
-    )
+def _too_large(records: Records) -> list[Reject]:
+    """Records that could not be produced again whole; nothing in them is read."""
+    text = f"at most {LARGEST} bytes (key, value and headers) are read; only the beginning is kept"
+    return [
+        Reject(i, "size", f"the record has {size} bytes: {text}", size)
+        for i, size in too_large(records.keys, records.values, records.headers)
+    ]
 
 
 def _times(calls: list[Any], appended: list[int]) -> npt.NDArray[np.int64]:
@@ -316,10 +334,10 @@ def _is_simple(value: bytes) -> bool:
 
 
 def _is_plain(headers: Headers) -> bool:
-    """No CloudEvents envelope: the value is a call as it is."""
-    if headers is None:
-        return True
-    return not any(name in ("ce_type", "content-type") for name, _ in headers)
+    """No header tells anything: the value is a call as it is."""
+    return not headers or not any(
+        name in ("ce_type", "content-type", APPENDED) for name, _ in headers
+    )
 
 
 def _decode_all(
@@ -329,12 +347,12 @@ def _decode_all(
     calls: list[Any] = []
     kept: list[int] = []
     at = 0
+    rest = map(decode, map(values.__getitem__, candidates))
     while at < len(candidates):
-        rest = candidates[at:]
         before = len(calls)
         with suppress(msgspec.MsgspecError, RecursionError, ValueError):
-            calls.extend(map(decode, map(values.__getitem__, rest)))
+            calls.extend(rest)
         done = len(calls) - before
-        kept += rest[:done]
+        kept += candidates[at : at + done]
         at += done + 1
     return calls, kept

@@ -44,7 +44,7 @@ def parse_object(value: bytes | None) -> dict[str, Any]:
         _GRAMMAR.decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)[:200]) from error
-    parsed: dict[str, Any] = json.loads(text, parse_float=_decimal, parse_int=_integer)
+    parsed: dict[str, Any] = _EXACT.decode(text)
     return parsed
 
 
@@ -85,3 +85,6 @@ def _decimal(text: str) -> Decimal:
         if exponent.startswith("-") or not Decimal(mantissa):
             return Decimal(0)
         return Decimal("-Infinity" if text.startswith("-") else "Infinity")
+
+
+_EXACT = json.JSONDecoder(parse_float=_decimal, parse_int=_integer)

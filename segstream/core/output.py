@@ -17,18 +17,20 @@ from segstream.core.expression import MINUTE
 from segstream.core.feature import Vectors
 from segstream.core.model import Model
 
-Topic = Literal["changes", "memberships", "samples", "dead_letters"]
+Topic = Literal["changes", "memberships", "samples", "dead_letters", "events"]
 Order = tuple[int, int, int, int, bytes]
 """(record, is an event, minute, is a marker, customer): the order of rows in the log."""
 
 CHANGE_TYPE = "segstream.segment.changed.v1"
 REASONS = 3
+KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20
+"""Bytes kept of a record that is too large."""
 
 encode = msgspec.json.encode
 
 
 class Output(NamedTuple):
-    """A record to publish. `partition` None: the topic has one partition."""
+    """A record to publish; `partition` as of customer-events (all samples go to the only one)."""
 
     topic: Topic
     partition: int
@@ -103,8 +105,10 @@ def dead_letter(
     headers: Headers,
     errors: dict[str, str],
 ) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
-    """The original record with `segstream.errors.*` headers."""
+    """The original record with `segstream.errors.*` headers; cut if its size is among them."""
     added = [(f"segstream.errors.{name}", text.encode()) for name, text in errors.items()]
+    if "size" in errors:
+        return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, [*added]
     return key, value, [*(headers or []), *added]
 
 

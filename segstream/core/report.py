@@ -5,11 +5,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from segstream.core import output
+from segstream.core import forward, output
 from segstream.core.batch import Batch, Position, Span, minutes_of
 from segstream.core.event import Reject
 from segstream.core.expression import MINUTE, Floats
 from segstream.core.feature import Vectors
+from segstream.core.forward import Stray
 from segstream.core.hash import Partitioner, customer_hash, level_of
 from segstream.core.model import Model
 from segstream.core.output import Order, Output, Topic, encode, ms_text
@@ -153,20 +154,31 @@ class Report:
     def dead_letter(self, reject: Reject) -> None:
         """A record that is no valid event on its partition: as it came, with the reason."""
         record, records = reject.record, self.batch.records
+        errors = {
+            "reason": reject.reason,
+            "message": reject.message,
+            "topic": self.partition.topic,
+            "partition": str(self.partition.number),
+            "offset": str(records.offsets[record]),
+            "at": ms_text(records.appended[record]),
+        }
+        if reject.size:
+            errors["size"] = str(reject.size)
         key, value, headers = output.dead_letter(
             key=records.keys[record],
             value=records.values[record],
             headers=records.headers[record],
-            errors={
-                "reason": reject.reason,
-                "message": reject.message,
-                "topic": self.partition.topic,
-                "partition": str(self.partition.number),
-                "offset": str(records.offsets[record]),
-                "at": ms_text(records.appended[record]),
-            },
+            errors=errors,
         )
         self._say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
+
+    def forwarded(self, stray: Stray) -> None:
+        """A call goes on to its own partition."""
+        record, records = stray.record, self.batch.records
+        headers = forward.headers_of(records.headers[record], ms_text(records.appended[record]))
+        order: Order = (record, 1, -1, 0, b"")
+        key, value = records.keys[record], records.values[record]
+        self._say("events", order, key, value, headers, stray.partition)
 
     def _say_change(self, order: Order, customer: str, at: int, body: dict[str, object]) -> None:
         record, is_event, minute, *_ = order
@@ -183,15 +195,15 @@ class Report:
         key: bytes | None,
         value: bytes | None,
         headers: list[tuple[str, bytes | None]] | None = None,
+        partition: int | None = None,
     ) -> None:
         record, is_event, minute, *_ = order
         if is_event:
             position = Position(self.batch.before[record + 1], int(self.batch.clock[record]))
         else:
             position = Position(self.batch.before[record], minute * MINUTE)
-        self._outputs.append(
-            Output(topic, self.partition.number, key, value, headers or [], position, order)
-        )
+        target = self.partition.number if partition is None else partition
+        self._outputs.append(Output(topic, target, key, value, headers or [], position, order))
 
     def _segment(self, model: Model, segment: int) -> dict[str, object] | None:
         """Id and name; a retired segment's name is that of the newest older version with it."""

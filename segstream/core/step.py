@@ -8,6 +8,7 @@ many workers it is read, changes nothing: `docs/semantics.md` says what is compu
 `tests/oracle.py` computes it a second time.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from segstream.core.event import Decoded, Reader, Records
 from segstream.core.expression import Floats, Term
 from segstream.core.feature import Features
 from segstream.core.field import Fields
+from segstream.core.forward import library_of
 from segstream.core.hash import customer_hash, level_of, message_hash
 from segstream.core.model import Model
 from segstream.core.output import Output
@@ -41,6 +43,7 @@ class Outcome(NamedTuple):
     indexed: list[tuple[int, str]]  # (minute of the period, customer): born
     unindexed: list[tuple[int, str]]  # forgotten
     outputs: list[Output]
+    strays: dict[tuple[str, str], int]  # forwarded calls by (producer library, partitioner hint)
 
 
 class Function:
@@ -135,6 +138,7 @@ class _Step:
     def run(self) -> Outcome:
         for span in self.batch.spans:
             self.span(span)
+        self.forward()
         self.dead_letters()
         return self.outcome()
 
@@ -228,6 +232,12 @@ class _Step:
         people.alive[code] = people.dirty[code] = False
         self.layout.reset(people.states, np.array([code]))
 
+    def forward(self) -> None:
+        """The calls of customers of other partitions."""
+        for stray in self.batch.strays:
+            self.count("forwarded", 1)
+            self.report.forwarded(stray)
+
     def dead_letters(self) -> None:
         """The records that are no valid events on their partition."""
         batch = self.batch
@@ -252,7 +262,7 @@ class _Step:
                     del self.segments[str(segment)]
 
     def outcome(self) -> Outcome:
-        people, period = self.people, self.function.definition.tick.minutes
+        people, period, batch = self.people, self.function.definition.tick.minutes, self.batch
         minutes = (people.states["hash"] % np.uint64(period)).astype(np.int64)
 
         def named(mask: Bools) -> list[tuple[int, str]]:
@@ -281,4 +291,5 @@ class _Step:
             named(~self.existed & people.alive),
             named(gone),
             self.report.outputs(),
+            Counter((library_of(batch.records.values[s.record]), s.hint) for s in batch.strays),
         )

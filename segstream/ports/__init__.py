@@ -42,6 +42,16 @@ class Fetched(NamedTuple):
     assigned: frozenset[int]
     revoked: frozenset[int]
     metadata: object | None
+    strayed: frozenset[int] = frozenset()  # partitions that are to be read where there is no log
+
+
+class Announced(NamedTuple):
+    """What readers of a namespace need to know, and which topic its States were computed from."""
+
+    partitions: int
+    partitioner: Partitioner
+    layout: str
+    topic: str  # the topic's id: another topic may come to bear the same name
 
 
 class Source(Protocol):
@@ -51,7 +61,13 @@ class Source(Protocol):
     def committed(self, partition: int) -> Published | None:
         """W, read stable; Unavailable while a transaction is pending."""
 
-    def log_start(self, partition: int) -> int: ...
+    def topic_id(self) -> str: ...
+    def partitions(self) -> int:
+        """How many the topic has."""
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        """Offsets of the first record that is kept, and behind the last one."""
+
     def log_end(self, partition: int) -> int:
         """As far as known without asking; for the lag."""
 
@@ -64,7 +80,11 @@ class Source(Protocol):
 class Store(Protocol):
     """States and Checkpoints. All methods may raise Unavailable."""
 
-    def announce(self, layout: str, partitions: int, partitioner: Partitioner) -> None: ...
+    def check(self) -> None:
+        """Refused if it may throw States away."""
+
+    def announced(self) -> Announced | None: ...
+    def announce(self, announced: Announced) -> None: ...
     def checkpoint(self, partition: int) -> Checkpoint | None: ...
     def due(self, partition: int, minutes: list[int]) -> tuple[Checkpoint | None, list[str]]:
         """The Checkpoint and, as of the same instant, the customers of these minutes."""
@@ -108,6 +128,18 @@ class Clock(Protocol):
 
 class Observer(Protocol):
     """Takes note of facts; never changes anything."""
+
+    def turned(self) -> None:
+        """The loop goes round."""
+
+    def ready(self, partitions: Iterable[int]) -> None:
+        """These are claimed, of those owned."""
+
+    def share(self, partition: int, share: float) -> None:
+        """Of dead letters among the latest records."""
+
+    def halted(self, partition: int, share: float) -> None:
+        """A partition with too many dead letters is not computed any more."""
 
     def stage(self, name: str, seconds: float) -> None: ...
     def batch(self, partition: int, size: int, outcome: Outcome, before: Checkpoint) -> None: ...

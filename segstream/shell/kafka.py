@@ -6,7 +6,7 @@ that leaves one is lost in the client, together with a record.
 
 import logging
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -14,23 +14,40 @@ from confluent_kafka import (
     KafkaError,
     KafkaException,
     Producer,
+    TopicCollection,
     TopicPartition,
 )
+from confluent_kafka.admin import AdminClient
 
 from segstream.core.batch import Position
 from segstream.core.event import Records
 from segstream.core.output import Output, Topic, ms_text
-from segstream.ports import Fetched, NotCommitted, Published, Refused, Unavailable
+from segstream.ports import Fetched, Published, Refused
+from segstream.shell.transaction import (
+    DENIED,
+    PRODUCER,
+    SECONDS,
+    Settings,
+    Transactions,
+    failure,
+    produce,
+)
 
 log = logging.getLogger(__name__)
 
-Settings = Mapping[str, Any]
-
 METADATA_VERSION = "1"
 PARTITION_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
-FENCED = KafkaError._FENCED  # noqa: SLF001
-SECONDS = 10.0
-"""Patience with the coordinator; the transaction itself times out after as long."""
+OUT_OF_RANGE = {
+    KafkaError.OFFSET_OUT_OF_RANGE,
+    KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+}
+CLAIM_SECONDS = 1.0
+"""Patience with W: other partitions wait meanwhile, and it is asked for again."""
+REJECTED = {
+    KafkaError._AUTHENTICATION,  # noqa: SLF001
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+}
+"""Credentials do not get better by trying again."""
 
 CONSUMER = {
     "partition.assignment.strategy": "range",
@@ -46,13 +63,6 @@ CONSUMER = {
     "fetch.wait.max.ms": 10,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 65_536,
-}
-PRODUCER = {
-    "linger.ms": 0,
-    "retry.backoff.ms": 1,
-    "retry.backoff.max.ms": 10,
-    "enable.idempotence": True,
-    "compression.type": "lz4",
 }
 
 
@@ -79,9 +89,11 @@ class KafkaSource:
 
     def __init__(self, settings: Settings, topic: str, group: str) -> None:
         self.topic = topic
+        self._rejected = ""
         self._consumer = Consumer(
-            {**settings, **CONSUMER, "group.id": group, "error_cb": _note_error}
+            {**settings, **CONSUMER, "group.id": group, "error_cb": self._note_error}
         )
+        self._admin = AdminClient(dict(settings))
         # What the metadata look like while this is no member: such are never used.
         self._nobody = self._consumer.consumer_group_metadata()
         self._assigned: set[int] = set()
@@ -100,29 +112,51 @@ class KafkaSource:
             # given the partition to another worker.
             metadata = self._consumer.consumer_group_metadata()
         except KafkaException as error:
-            raise Unavailable(f"Kafka: {error.args[0].str()}") from error
+            raise failure("poll", error.args[0]) from error
+        if self._rejected:
+            raise Refused(
+                f"Kafka does not let this process in: {self._rejected}. Check the user, password "
+                "and certificates in SEGSTREAM_KAFKA_*"
+            )
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
-        records, at_end = _by_partition(messages)
+        records, at_end, strayed = _by_partition(messages)
         member = None if metadata == self._nobody else metadata
-        return Fetched(records, at_end, assigned, revoked, member)
+        return Fetched(records, at_end, assigned, revoked, member, strayed)
 
     def committed(self, partition: int) -> Published | None:
         """W; Unavailable while a transaction on it is pending (`committed` waits for it)."""
         try:
             (found,) = self._consumer.committed(
-                [TopicPartition(self.topic, partition)], timeout=SECONDS / 5
+                [TopicPartition(self.topic, partition)], timeout=CLAIM_SECONDS
             )
         except KafkaException as error:
-            raise Unavailable(f"W of partition {partition}: {error.args[0].str()}") from error
+            raise failure(f"W of partition {partition}", error.args[0]) from error
         if found.error is not None:
-            raise Unavailable(f"W of partition {partition}: {found.error.str()}")
+            raise failure(f"W of partition {partition}", found.error)
         if found.offset == OFFSET_INVALID:
             return None
         return published_from(found.offset, found.metadata)
 
-    def log_start(self, partition: int) -> int:
-        return self._watermarks(partition)[0]
+    def topic_id(self) -> str:
+        try:
+            names = TopicCollection([self.topic])
+            (future,) = self._admin.describe_topics(names, request_timeout=SECONDS).values()
+            return str(future.result().topic_id)
+        except KafkaException as error:
+            raise failure(f"topic {self.topic}", error.args[0]) from error
+
+    def partitions(self) -> int:
+        try:
+            found = self._consumer.list_topics(self.topic, timeout=SECONDS).topics[self.topic]
+        except KafkaException as error:
+            raise failure(f"topic {self.topic}", error.args[0]) from error
+        if found.error is not None:
+            raise failure(f"topic {self.topic}", found.error)
+        return len(found.partitions)
+
+    def bounds(self, partition: int) -> tuple[int, int]:
+        return self._watermarks(partition)
 
     def log_end(self, partition: int) -> int:
         return self._watermarks(partition, cached=True)[1]
@@ -133,7 +167,7 @@ class KafkaSource:
                 TopicPartition(self.topic, partition), timeout=SECONDS, cached=cached
             )
         except KafkaException as error:
-            raise Unavailable(f"log of partition {partition}: {error.args[0].str()}") from error
+            raise failure(f"log of partition {partition}", error.args[0]) from error
         return int(low), int(high)
 
     def start(self, partition: int, offset: int) -> None:
@@ -142,7 +176,7 @@ class KafkaSource:
             self._consumer.seek(place)
             self._consumer.resume([place])
         except KafkaException as error:
-            raise Unavailable(f"partition {partition}: {error.args[0].str()}") from error
+            raise failure(f"partition {partition}", error.args[0]) from error
 
     def pause(self, partition: int) -> None:
         try:
@@ -164,29 +198,34 @@ class KafkaSource:
         except Exception:
             log.exception("assignment failed")
 
+    def _note_error(self, error: KafkaError) -> None:
+        """Brokers that cannot be reached: the client goes on trying, people should know."""
+        log.warning("Kafka: %s", error.str())
+        if error.code() in REJECTED:
+            self._rejected = error.str()
+
     def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = {p.partition for p in partitions}
         self._revoked |= numbers
         self._assigned -= numbers
 
 
-def _note_error(error: KafkaError) -> None:
-    """Brokers that cannot be reached: the client goes on trying, people should know."""
-    log.warning("Kafka: %s", error.str())
-
-
-def _by_partition(messages: list[Any]) -> tuple[dict[int, Records], frozenset[int]]:
-    """Messages as columns per partition, and the partitions whose end was reached."""
+def _by_partition(
+    messages: list[Any],
+) -> tuple[dict[int, Records], frozenset[int], frozenset[int]]:
+    """Messages as columns per partition; whose end was reached; who is not within the log."""
     groups: dict[int, list[Any]] = {}
-    at_end = set()
+    at_end, strayed = set(), set()
     for message in messages:
         error = message.error()
         if error is None:
             groups.setdefault(message.partition(), []).append(message)
         elif error.code() == PARTITION_EOF:
             at_end.add(message.partition())
-        elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise Refused(f"Kafka: {error.str()}")
+        elif error.code() in OUT_OF_RANGE:
+            strayed.add(message.partition())
+        elif error.fatal() or error.code() in DENIED:
+            raise Refused(f"Kafka: {error.str()}. Grant the right: docs/security.md lists them")
         else:
             log.warning("Kafka: %s", error.str())
     records = {
@@ -199,93 +238,44 @@ def _by_partition(messages: list[Any]) -> tuple[dict[int, Records], frozenset[in
         )
         for partition, group in groups.items()
     }
-    return records, frozenset(at_end)
+    return records, frozenset(at_end), frozenset(strayed)
 
 
 class KafkaSink:
     """The output topics, written in transactions under a stable id per worker slot."""
 
     def __init__(
-        self,
-        settings: Settings,
-        transactional_id: str,
-        topics: Mapping[Topic, str],
-        events: str,
+        self, settings: Settings, transactional_id: str, topics: Mapping[Topic, str]
     ) -> None:
-        self.topics, self.events = topics, events
-        self._settings = {
-            **settings,
-            **PRODUCER,
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": int(SECONDS * 1000),
-        }
-        self._producer = self._fresh()
+        self.topics = topics
+        self._transactions = Transactions(settings, transactional_id)
+        self._transactions.start()
         self._control = Producer({**settings, **PRODUCER})
-
-    def _fresh(self) -> Producer:
-        """A producer whose predecessor under the same id, with its open transaction, is fenced."""
-        producer = Producer(self._settings)
-        try:
-            producer.init_transactions(3 * SECONDS)
-        except KafkaException as error:
-            raise Unavailable(f"transactions cannot start: {error.args[0].str()}") from error
-        return producer
 
     def publish(
         self, outputs: list[Output], positions: Mapping[int, Published], metadata: object
     ) -> None:
-        try:
-            self._transaction(outputs, positions, metadata)
-        except KafkaException as error:
-            self._recover(error.args[0])
-            raise NotCommitted(f"not committed: {error.args[0].str()}") from error
-
-    def _transaction(
-        self, outputs: list[Output], positions: Mapping[int, Published], metadata: object
-    ) -> None:
-        producer = self._producer
-        producer.begin_transaction()
-        for output in outputs:
-            self._produce(producer, output)
         offsets = [
-            TopicPartition(self.events, partition, p.position.offset, metadata_of(p))
+            TopicPartition(self.topics["events"], partition, p.position.offset, metadata_of(p))
             for partition, p in positions.items()
         ]
-        producer.send_offsets_to_transaction(offsets, metadata, SECONDS)
-        producer.commit_transaction(SECONDS)
+        self._transactions.commit(lambda p: self._produce(p, outputs), offsets, metadata)
 
-    def _produce(self, producer: Producer, output: Output) -> None:
-        # Outputs go to the partition of their input; samples have a topic of one partition.
-        partition = 0 if output.topic == "samples" else output.partition
-        while True:
-            try:
-                producer.produce(
-                    self.topics[output.topic],
-                    value=output.value,
-                    key=output.key,
-                    partition=partition,
-                    headers=cast(Any, output.headers),
-                )
-                return
-            except BufferError:  # the client's queue is full
-                producer.poll(0.1)
-
-    def _recover(self, error: KafkaError) -> None:
-        """Abort where that is possible; otherwise only a new producer knows where it stands."""
-        log.warning("transaction failed: %s", error.str())
-        if error.txn_requires_abort():
-            try:
-                self._producer.abort_transaction(SECONDS)
-                return
-            except KafkaException as again:
-                log.warning("abort failed: %s", again)
-        if error.code() == FENCED:
-            log.warning("another worker uses the same slot, or this one was away too long")
-        self._producer = self._fresh()
+    def _produce(self, producer: Producer, outputs: list[Output]) -> None:
+        for output in outputs:
+            produce(
+                producer,
+                self.topics[output.topic],
+                value=output.value,
+                key=output.key,
+                # To the partition of their input; samples have a topic of one partition.
+                partition=0 if output.topic == "samples" else output.partition,
+                headers=output.headers,
+            )
 
     def append_clock(self, partition: int, time: int) -> None:
         self._control.produce(
-            self.events,
+            self.topics["events"],
             partition=partition,
             value=f'{{"time":"{ms_text(time)}"}}'.encode(),
             headers=control_headers("segstream.clock", f"clock-{partition}-{time}"),

@@ -5,7 +5,6 @@ Every transactional call has a timeout. Rebalance callbacks do no I/O and never 
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -18,16 +17,21 @@ from confluent_kafka import (
 )
 
 from segstream.core.record import ModelActivated, ModelRecord
-from segstream.ports import NotCommitted, Refused, Unavailable
+from segstream.ports import Refused, Unavailable
 from segstream.ports.trainer import Polled
+from segstream.shell.transaction import (
+    DENIED,
+    PRODUCER,
+    SECONDS,
+    Settings,
+    Transactions,
+    failure,
+    produce,
+)
 
 log = logging.getLogger(__name__)
 
-Settings = Mapping[str, Any]
-
 LIMIT = 5_000
-SECONDS = 10.0
-"""Patience with the coordinator; the transaction itself times out after as long."""
 COMMIT_SECONDS = 5.0
 """While samples keep coming; at the end of the topic the commit is at once."""
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
@@ -45,12 +49,6 @@ _CONSUMER = {
     # The broker does not wake a waiting read_committed fetch when a transaction commits: without
     # this, each commit is seen up to half a second late.
     "fetch.wait.max.ms": 10,
-}
-_PRODUCER = {
-    "linger.ms": 0,
-    "retry.backoff.ms": 1,
-    "retry.backoff.max.ms": 10,
-    "enable.idempotence": True,
 }
 
 
@@ -88,7 +86,7 @@ class KafkaSamples:
             # another trainer owns the partition.
             metadata = self._consumer.consumer_group_metadata()
         except KafkaException as error:
-            raise Unavailable(f"Kafka: {error.args[0].str()}") from error
+            raise failure("poll", error.args[0]) from error
         if not self._owned:
             return Polled(None, [], None)
         before = TopicPartition(self.topic, 0, self._next)
@@ -104,8 +102,8 @@ class KafkaSamples:
         if error.code() == _EOF:
             # the position, which also passes the markers that end each transaction
             self._next, self._at_end = message.offset(), True
-        elif error.fatal() or error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            raise Refused(f"Kafka: {error.str()}")
+        elif error.fatal() or error.code() in DENIED:
+            raise Refused(f"Kafka: {error.str()}. Grant the right: docs/security.md lists them")
         else:
             log.warning("%s: %s", self.topic, error.str())
         return None
@@ -115,9 +113,9 @@ class KafkaSamples:
         try:
             (found,) = self._consumer.committed([TopicPartition(self.topic, 0)], timeout=SECONDS)
         except KafkaException as error:
-            raise Unavailable(f"offset of {self.topic}: {error.args[0].str()}") from error
+            raise failure(f"offset of {self.topic}", error.args[0]) from error
         if found.error is not None:
-            raise Unavailable(f"offset of {self.topic}: {found.error.str()}")
+            raise failure(f"offset of {self.topic}", found.error)
 
     def restart(self) -> None:
         """Waits a second: whatever failed is not asked again at once."""
@@ -168,56 +166,18 @@ class KafkaPress:
 
     def __init__(self, settings: Settings, transactional_id: str, models: str, events: str) -> None:
         self.models, self.events = models, events
-        self._settings = {
-            **settings,
-            **_PRODUCER,
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": int(SECONDS * 1000),
-        }
-        self._producer: Producer | None = None  # a standby needs none
-        self._control = Producer({**settings, **_PRODUCER})
+        self._transactions = Transactions(settings, transactional_id)
+        self._control = Producer({**settings, **PRODUCER})
 
     def publish(self, record: ModelRecord, fence: object) -> None:
         """`fence`: from the poll whose records led to this version."""
         assert isinstance(fence, Fence)  # noqa: S101 (both are made in this file)
-        try:
-            producer = self._producer = self._producer or self._fresh()
-            producer.begin_transaction()
-            producer.produce(
-                self.models,
-                key=str(record.model),
-                value=record.model_dump_json(by_alias=True),
-                partition=0,
-            )
-            producer.send_offsets_to_transaction([fence.before], fence.metadata, SECONDS)
-            producer.commit_transaction(SECONDS)
-        except KafkaException as error:
-            self._recover(error.args[0])
-            text = f"version {record.model} was not committed: {error.args[0].str()}"
-            raise NotCommitted(text) from error
-
-    def _fresh(self) -> Producer:
-        """A producer whose predecessor under the same id, with its open transaction, is fenced."""
-        producer = Producer(self._settings)
-        try:
-            producer.init_transactions(3 * SECONDS)
-        except KafkaException as error:
-            raise Unavailable(f"transactions cannot start: {error.args[0].str()}") from error
-        return producer
-
-    def _recover(self, error: KafkaError) -> None:
-        """Abort where that is possible; otherwise only a new producer knows where it stands."""
-        log.warning("transaction failed: %s", error.str())
-        failed, self._producer = self._producer, None
-        if failed is not None and error.txn_requires_abort():
-            try:
-                failed.abort_transaction(SECONDS)
-                self._producer = failed
-            except KafkaException as again:
-                log.warning("abort failed: %s", again)
-        if self._producer is None:
-            # ends a transaction of unknown outcome now, instead of when it times out
-            self._producer = self._fresh()
+        key, value = str(record.model), record.model_dump_json(by_alias=True)
+        self._transactions.commit(
+            lambda producer: produce(producer, self.models, key=key, value=value, partition=0),
+            [fence.before],
+            fence.metadata,
+        )
 
     def announce(self, record: ModelRecord) -> None:
         body = ModelActivated(version=record.model, digest=record.digest).model_dump_json()

@@ -22,6 +22,8 @@ class Metric:
 
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+FORWARDERS = 100
+"""Producers name their library as they like: so many names at most become labels."""
 SIZES = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000)
 
 SEGMENTER = (
@@ -29,7 +31,7 @@ SEGMENTER = (
         "segstream_events_total",
         "counter",
         ("outcome",),
-        "Records computed, by outcome: valid, duplicates, late, dead_letters, control.",
+        "Records computed, by outcome: valid, duplicates, late, forwarded, dead_letters, control.",
     ),
     Metric(
         "segstream_events_skewed_total",
@@ -84,6 +86,27 @@ SEGMENTER = (
         "Version of the active model; 0 = none yet.",
     ),
     Metric("segstream_partitions_owned", "gauge", (), "Partitions that this process computes."),
+    Metric("segstream_partitions_ready", "gauge", (), "Of these, the ones it has claimed."),
+    Metric(
+        "segstream_forwarded_total",
+        "counter",
+        ("library", "hint"),
+        "Calls sent on to their customer's partition, by the producer's library (as its calls "
+        "say) and the partitioner that it seems to use; `other` beyond 100 combinations.",
+    ),
+    Metric(
+        "segstream_dead_letter_share",
+        "gauge",
+        ("partition",),
+        "Share of dead letters among the latest 1,000 records or a few more; 0 of fewer.",
+    ),
+    Metric(
+        "segstream_partition_halted",
+        "gauge",
+        ("partition",),
+        "1 if the partition has too many dead letters and is not computed "
+        "(`dead_letters.halt_above`).",
+    ),
     Metric(
         "segstream_reclaims_total",
         "counter",
@@ -112,6 +135,7 @@ TRAINER = (
     Metric("segstream_trainer_fit_seconds", "histogram", (), "Seconds per fit.", SECONDS),
 )
 
+BY_PARTITION = [m.name.removeprefix("segstream_") for m in SEGMENTER if m.labels == ("partition",)]
 _KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
@@ -142,6 +166,19 @@ class SegmenterMetrics:
 
     def __init__(self) -> None:
         self.metrics = Metrics(SEGMENTER)
+        self._forwarders: set[tuple[str, str]] = set()
+
+    def turned(self) -> None: ...
+
+    def ready(self, partitions: Iterable[int]) -> None:
+        self.metrics["partitions_ready"].set(len(set(partitions)))
+
+    def share(self, partition: int, share: float) -> None:
+        self.metrics["dead_letter_share"].labels(partition).set(share)
+
+    def halted(self, partition: int, share: float) -> None:
+        del share
+        self.metrics["partition_halted"].labels(partition).set(1)
 
     def stage(self, name: str, seconds: float) -> None:
         self.metrics["stage_cpu_seconds_total"].labels(name).inc(max(seconds, 0.0))
@@ -158,6 +195,12 @@ class SegmenterMetrics:
                 self.metrics["events_total"].labels(name).inc(new)
         for cause, count in after.changes.items():
             self.metrics["changes_total"].labels(cause).inc(count - before.changes[cause])
+        for (library, hint), count in outcome.strays.items():
+            if len(self._forwarders) < FORWARDERS:
+                self._forwarders.add((library, hint))
+            known = (library, hint) in self._forwarders
+            names = (library, hint) if known else ("other", "other")
+            self.metrics["forwarded_total"].labels(*names).inc(count)
         self.metrics["batch_records"].observe(size)
         self.metrics["customers"].labels(partition).set(after.customers)
         self.metrics["model_version"].labels(partition).set(after.model)
@@ -179,7 +222,7 @@ class SegmenterMetrics:
     def owned(self, partitions: Iterable[int]) -> None:
         kept = set(partitions)
         self.metrics["partitions_owned"].set(len(kept))
-        for name in ("lag_records", "tick_delay_seconds", "customers", "model_version"):
+        for name in BY_PARTITION:
             gauge = self.metrics[name]
             for metric in gauge.collect():
                 for sample in metric.samples:

@@ -12,9 +12,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from segstream.core.batch import Checkpoint, Position
-from segstream.core.hash import Partitioner
 from segstream.core.step import Outcome
-from segstream.ports import Refused, Unavailable
+from segstream.ports import Announced, Refused, Unavailable
 
 SECONDS = 5.0
 
@@ -68,9 +67,13 @@ class RedisStore:
                 "is short. Set maxmemory-policy noeviction"
             )
 
-    def announce(self, layout: str, partitions: int, partitioner: Partitioner) -> None:
-        body = {"partitions": partitions, "partitioner": partitioner, "layout": layout}
-        self._try(lambda: self._redis.set(self.keys.layout, msgspec.json.encode(body)))
+    def announced(self) -> Announced | None:
+        found = self._try(lambda: self._redis.get(self.keys.layout))
+        return None if found is None else announced_of(found)
+
+    def announce(self, announced: Announced) -> None:
+        body = msgspec.json.encode(announced._asdict())
+        self._try(lambda: self._redis.set(self.keys.layout, body))
 
     def checkpoint(self, partition: int) -> Checkpoint | None:
         return checkpoint_of(self._try(lambda: self._redis.get(self.keys.meta(partition))))
@@ -132,6 +135,14 @@ class RedisStore:
             return call()
         except RedisError as error:
             raise Unavailable(f"Redis: {error}") from error
+
+
+def announced_of(layout: bytes) -> Announced:
+    """What the key `<ns>:layout` says; `topic` is empty if it was written without."""
+    try:
+        return Announced(**{"topic": "", **msgspec.json.decode(layout)})
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise Refused(f"Redis layout is not of this version: {error}") from error
 
 
 def checkpoint_of(meta: bytes | None) -> Checkpoint | None:

@@ -10,12 +10,11 @@ from dataclasses import dataclass, field
 
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.event import Headers, Records
-from segstream.core.hash import Partitioner
 from segstream.core.model import Model
 from segstream.core.output import Output, ms_text
 from segstream.core.record import ModelRecord
 from segstream.core.step import Outcome
-from segstream.ports import Fetched, NotCommitted, Published
+from segstream.ports import Announced, Fetched, NotCommitted, Published
 
 
 @dataclass
@@ -35,6 +34,7 @@ class MemoryLog:
         self.published = {p: Published(Position(0, 0), layout, 0) for p in range(partitions)}
         self.owners: dict[int, MemorySource] = {}
         self.generation = 0
+        self.topic_id = "in-memory"
 
     def append(
         self,
@@ -110,9 +110,15 @@ class MemorySource:
     def committed(self, partition: int) -> Published | None:
         return self.log.published.get(partition)
 
-    def log_start(self, partition: int) -> int:
+    def topic_id(self) -> str:
+        return self.log.topic_id
+
+    def partitions(self) -> int:
+        return len(self.log.records)
+
+    def bounds(self, partition: int) -> tuple[int, int]:
         log = self.log.records[partition]
-        return log[0].offset if log else 0
+        return (log[0].offset if log else 0), self.log_end(partition)
 
     def log_end(self, partition: int) -> int:
         log = self.log.records[partition]
@@ -140,10 +146,16 @@ class MemoryStore:
     meta: dict[int, Checkpoint] = field(default_factory=dict)
     states: dict[int, dict[str, bytes]] = field(default_factory=dict)
     minutes: dict[int, dict[int, set[str]]] = field(default_factory=dict)
-    layout: dict[str, object] = field(default_factory=dict)
+    layout: Announced | None = None
 
-    def announce(self, layout: str, partitions: int, partitioner: Partitioner) -> None:
-        self.layout = {"layout": layout, "partitions": partitions, "partitioner": partitioner}
+    def check(self) -> None:
+        """Memory never throws anything away."""
+
+    def announced(self) -> Announced | None:
+        return self.layout
+
+    def announce(self, announced: Announced) -> None:
+        self.layout = announced
 
     def checkpoint(self, partition: int) -> Checkpoint | None:
         return self.meta.get(partition)
@@ -235,6 +247,10 @@ class ManualClock:
 class Silent:
     """An observer that takes no note."""
 
+    def turned(self) -> None: ...
+    def ready(self, partitions: Iterable[int]) -> None: ...
+    def share(self, partition: int, share: float) -> None: ...
+    def halted(self, partition: int, share: float) -> None: ...
     def stage(self, name: str, seconds: float) -> None: ...
     def batch(self, partition: int, size: int, outcome: Outcome, before: Checkpoint) -> None: ...
     def published(self, partition: int, ages: list[int]) -> None: ...

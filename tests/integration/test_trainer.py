@@ -224,7 +224,7 @@ def test_a_new_owner_waits_for_an_open_publication(
     place.sends(messages)
     former = join("a")
     fence = former.owns()
-    producer = former.press._fresh()
+    producer = former.press._transactions._fresh()
     producer.begin_transaction()
     producer.produce(place.models, key="1", value=versions[1].model_dump_json(by_alias=True))
     producer.send_offsets_to_transaction([fence.before], fence.metadata, 10)

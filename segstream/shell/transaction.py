@@ -1,0 +1,149 @@
+"""Transactions on Apache Kafka: all of it or nothing, and what to do when nobody knows.
+
+Every call has a timeout. After a failure the producer is either back before the transaction, or
+replaced by a new one under the same id, which ends what the old one left open.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from segstream.ports import NotCommitted, Refused, Unavailable
+
+log = logging.getLogger(__name__)
+
+Settings = Mapping[str, Any]
+
+SECONDS = 10.0
+"""Patience with the coordinator; the transaction itself times out after as long."""
+PRODUCER = {
+    "linger.ms": 0,
+    # With the default of 100 ms each transaction behind another one would wait as long.
+    "retry.backoff.ms": 1,
+    "retry.backoff.max.ms": 10,
+    "enable.idempotence": True,
+    "compression.type": "lz4",
+    # Above the largest dead letter; what a topic takes is its own setting.
+    "message.max.bytes": 12 << 20,
+}
+FENCED = KafkaError._FENCED  # noqa: SLF001 (the client's own name for it)
+DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+"""Rights do not come by waiting."""
+
+
+def failure(what: str, error: KafkaError) -> Exception:
+    """What an error of Kafka means for a process: Unavailable passes, Refused does not."""
+    if error.code() in DENIED:
+        return Refused(
+            f"Kafka: {what}: {error.str()}. Grant the right: docs/security.md lists them"
+        )
+    return Unavailable(f"{what}: {error.str()}")
+
+
+class Transactions:
+    """A transactional producer under a stable id. The producer is made when it is first needed."""
+
+    def __init__(self, settings: Settings, transactional_id: str) -> None:
+        self._settings = {
+            **settings,
+            **PRODUCER,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": int(SECONDS * 1000),
+            "delivery.report.only.error": True,
+            "on_delivery": self._undelivered,
+        }
+        self._producer: Producer | None = None
+        self._failed: KafkaError | None = None
+
+    def start(self) -> None:
+        """End what a predecessor under the same id has left open, and fence it."""
+        if self._producer is None:
+            self._producer = self._fresh()
+
+    def commit(
+        self,
+        fill: Callable[[Producer], None],
+        offsets: Sequence[TopicPartition] = (),
+        metadata: Any = None,
+    ) -> None:
+        """What `fill` produces and the offsets, in one transaction.
+
+        NotCommitted if it was refused or its outcome is unknown; Unavailable if transactions
+        cannot start; Refused if it can never succeed.
+        """
+        self.start()
+        self._failed = None
+        try:
+            self._transaction(self._producer, fill, offsets, metadata)
+        except KafkaException as error:
+            self._recover(error.args[0])
+            raise NotCommitted(f"not committed: {error.args[0].str()}") from error
+
+    def _transaction(
+        self,
+        producer: Any,
+        fill: Callable[[Producer], None],
+        offsets: Sequence[TopicPartition],
+        metadata: Any,
+    ) -> None:
+        producer.begin_transaction()
+        fill(producer)
+        if offsets:
+            producer.send_offsets_to_transaction(list(offsets), metadata, SECONDS)
+        producer.commit_transaction(SECONDS)
+
+    def _fresh(self) -> Producer:
+        producer = Producer(self._settings)
+        try:
+            producer.init_transactions(3 * SECONDS)
+        except KafkaException as error:
+            raise failure("transactions cannot start", error.args[0]) from error
+        return producer
+
+    def _recover(self, error: KafkaError) -> None:
+        """Abort where that is possible; otherwise only a new producer knows where it stands."""
+        log.warning("transaction failed: %s", error.str())
+        failed, self._producer = self._producer, None
+        if failed is not None and error.txn_requires_abort():
+            try:
+                failed.abort_transaction(SECONDS)
+                self._producer = failed
+            except KafkaException as again:
+                log.warning("abort failed: %s", again.args[0].str())
+        self._refuse(error)
+        if error.code() == FENCED:
+            log.warning("another worker uses the same slot, or this one was away too long")
+        # At once: an unknown outcome ends now, instead of when the transaction times out.
+        self.start()
+
+    def _refuse(self, error: KafkaError) -> None:
+        """Refused if repeating it cannot help."""
+        failed = self._failed
+        if failed is not None and failed.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise Refused(
+                "Kafka does not take a record of this size: a topic's max.message.bytes is below "
+                "that of the contract. `segstream topics check` names it"
+            )
+        for found in (error, failed):
+            if found is not None and found.code() in DENIED:
+                raise failure("not committed", found)
+
+    def _undelivered(self, error: KafkaError | None, _: Any) -> None:
+        self._failed = self._failed or error
+
+
+def produce(producer: Producer, topic: str, **record: Any) -> None:
+    """`Producer.produce`, waiting while the client's queue is full."""
+    while True:
+        try:
+            producer.produce(topic, **record)
+            return
+        except BufferError:
+            producer.poll(0.1)
