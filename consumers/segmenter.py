@@ -8,6 +8,7 @@ from collections.abc import Callable
 from consumers.settings import Settings
 from segstream.core.step import Function
 from segstream.ports import Ports
+from segstream.shell import http
 from segstream.shell.kafka import KafkaSink, KafkaSource
 from segstream.shell.metrics import SegmenterMetrics
 from segstream.shell.models import Models
@@ -33,7 +34,9 @@ class WallClock:
 def run(settings: Settings, stop: Callable[[], bool]) -> None:
     """Work until `stop()`. Raises Refused when a person must look."""
     metrics = SegmenterMetrics()
-    port = metrics.metrics.serve(settings.metrics.port, settings.metrics.address)
+    port = http.serve(
+        settings.metrics.port, settings.metrics.address, metrics.metrics.registry, metrics.health
+    )
     store = RedisStore(connect(settings.redis.url), settings.namespace)
     store.check()
     group = settings.group("segmenter")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from consumers.settings import Settings
 from segstream.core.expression import parse_duration
 from segstream.learn import TrainedFeature, Training
+from segstream.shell import http
 from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
 from segstream.shell.metrics import TrainerMetrics
 from segstream.shell.models import Models
@@ -35,7 +36,9 @@ def training_of(settings: Settings) -> Training:
 def run(settings: Settings, stop: Callable[[], bool]) -> None:
     """Work until `stop()`."""
     metrics = TrainerMetrics()
-    port = metrics.metrics.serve(settings.metrics.port, settings.metrics.address)
+    port = http.serve(
+        settings.metrics.port, settings.metrics.address, metrics.metrics.registry, metrics.health
+    )
     group = settings.group("trainer")
     models = settings.topic("segment-models")
     samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)

@@ -59,6 +59,7 @@ class Trainer:
         """Poll once, and learn and publish what came."""
         try:
             polled = self.ports.samples.poll(self.poll_seconds)
+            self.ports.observer.turned(owner=polled.claim is not None)
             if polled.claim != self._claim:
                 self._forget("claimed anew" if polled.claim else "standing by")
                 self._claim = polled.claim

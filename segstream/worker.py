@@ -16,20 +16,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from segstream.claim import Ground
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.call import ModelControl
 from segstream.core.event import Records
 from segstream.core.hash import Partitioner
 from segstream.core.step import Function, Outcome, Partition
-from segstream.ports import (
-    Announced,
-    Fetched,
-    NotCommitted,
-    Ports,
-    Published,
-    Refused,
-    Unavailable,
-)
+from segstream.ports import Fetched, NotCommitted, Ports, Published, Unavailable
 
 T = TypeVar("T")
 SHARE_RECORDS = 1_000
@@ -98,7 +91,8 @@ class Worker:
         self.source, self.store, self.sink = ports.source, ports.store, ports.sink
         self.models, self.clock, self.observer = ports.models, ports.clock, ports.observer
         self.partitions, self.partitioner, self.topic = partitions, partitioner, topic
-        self.layout = function.definition.digest(partitions, partitioner)
+        layout = function.definition.digest(partitions, partitioner)
+        self.ground = Ground(ports, topic, partitions, partitioner, layout)
         self.owned: dict[int, Owned] = {}
         self._lazy_at = self.clock.monotonic()
         self._lazy_records = 0
@@ -117,12 +111,12 @@ class Worker:
 
     def turn(self) -> None:
         """Poll once, and compute, publish and write what came."""
-        self.observer.turned()
         holding = any(p.held is not None and p.ready for p in self.owned.values())
         timeout = 0.0 if holding else self.limits.poll_seconds
         limit = 1 if holding else self.limits.records
         try:
             fetched = self.timed("poll", lambda: self.source.poll(limit, timeout))
+            self.observer.turned(member=fetched.metadata is not None)
             self._take(fetched)
             if fetched.metadata is None:
                 return  # no member of the group: nothing may be published, so nothing is computed
@@ -135,6 +129,7 @@ class Worker:
             self._keep_time()
             if self._lazy_due():
                 self.follow(fetched.metadata)
+                self.ground.look()  # nobody may change it below a worker that has its claims
         except (NotCommitted, Unavailable) as error:
             for partition in self.owned:
                 self.reclaim(partition, str(error))
@@ -167,87 +162,19 @@ class Worker:
         if not waiting:
             return
         try:
-            topic = self._look_around()
+            self.ground.look()
             # A partition may have to wait for the end of a dead worker's transaction. It keeps
             # the others waiting once per turn, and comes last in the next one.
             for partition in sorted(waiting, key=lambda p: self.owned[p].tried):
+                own = self.owned[partition]
                 self._claims += 1
-                self.owned[partition].tried = self._claims
-                self._claim(partition, self.owned[partition], topic)
+                own.tried = self._claims
+                own.checkpoint, own.published = self.ground.claim(partition)
+                self.source.start(partition, own.checkpoint.offset)
+                own.held, own.ready = None, True
         except Unavailable as error:
             log.info("partitions are not ready yet: %s", error)
         self.observer.ready(p for p, own in self.owned.items() if own.ready)
-
-    def _look_around(self) -> str:
-        """Whether store and topic are what they were; the topic's id."""
-        self.store.check()
-        partitions = self.source.partitions()
-        if partitions != self.partitions:
-            raise Refused(
-                f"{self.topic} has {partitions} partitions, {self.partitions} are configured: the "
-                "number cannot change, because customers would change their partitions. Go back to "
-                "it, or begin anew beside it: docs/operations.md, Changing the definition"
-            )
-        topic, there = self.source.topic_id(), self.store.announced()
-        if there is not None and there.topic not in ("", topic):
-            raise Refused(
-                f"Redis holds States of another topic that was called {self.topic}: it has the id "
-                f"{there.topic}, this one {topic}. If it was created anew on purpose, delete the "
-                "namespace's keys in Redis, or use another SEGSTREAM_NAMESPACE"
-            )
-        return topic
-
-    def _claim(self, partition: int, own: Owned, topic: str) -> None:
-        """Find out where the partition stands, W first, and start at N."""
-        published = self.source.committed(partition)
-        if published is None:
-            raise Refused(
-                f"partition {partition} of {self.topic} has no published position. "
-                "Run `segstream topics create` once; if the group was deleted, see "
-                "docs/operations.md: starting from the beginning would publish twice"
-            )
-        checkpoint = self.store.checkpoint(partition)
-        if checkpoint is None:
-            checkpoint = Checkpoint(published.origin, 0, self.layout)
-        for where, layout in (("Kafka", published.layout), ("Redis", checkpoint.layout)):
-            if layout != self.layout:
-                raise Refused(
-                    f"partition {partition} was computed under another configuration: layout "
-                    f"{layout[:12]} in {where}, {self.layout[:12]} here. Start with the former "
-                    "configuration, or begin anew beside it: another SEGSTREAM_NAMESPACE and "
-                    "another topics.prefix, then `segstream topics create` and a replay"
-                )
-        self._require_log(partition, checkpoint.offset, published.position.offset)
-        if checkpoint.model:
-            self._require_model(checkpoint.model)
-        self.store.announce(Announced(self.partitions, self.partitioner, self.layout, topic))
-        self.source.start(partition, checkpoint.offset)
-        own.checkpoint, own.published, own.held, own.ready = checkpoint, published, None, True
-
-    def _require_log(self, partition: int, stands: int, published: int) -> None:
-        start, end = self.source.bounds(partition)
-        if stands < start:
-            raise Refused(
-                f"partition {partition} stands at offset {stands}, the log of {self.topic} begins "
-                f"at {start}: records in between are gone. `segstream restore` shows what can be "
-                "done: a newer Redis backup, or an approximate new start"
-            )
-        if max(stands, published) > end:
-            raise Refused(
-                f"partition {partition} stands at offset {stands} and is published up to "
-                f"{published}, the log of {self.topic} ends at {end}: records that were computed "
-                "are gone from the log (it was cut, or created anew). Restore the log; otherwise "
-                "begin anew under another namespace"
-            )
-
-    def _require_model(self, version: int) -> None:
-        if version not in self.models.at_hand():
-            self.models.refresh()
-        if version not in self.models.at_hand():
-            raise Refused(
-                f"model version {version} is active but not in the topic of models. "
-                "Versions must be kept for ever: check that its cleanup.policy is compact"
-            )
 
     def reclaim(self, partition: int, why: str) -> None:
         """Forget what is known of a partition; it is claimed again after the next poll."""

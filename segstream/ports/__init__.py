@@ -129,8 +129,8 @@ class Clock(Protocol):
 class Observer(Protocol):
     """Takes note of facts; never changes anything."""
 
-    def turned(self) -> None:
-        """The loop goes round."""
+    def turned(self, *, member: bool) -> None:
+        """The loop goes round; whether as a member of the group."""
 
     def ready(self, partitions: Iterable[int]) -> None:
         """These are claimed, of those owned."""

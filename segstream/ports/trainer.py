@@ -57,6 +57,9 @@ class Press(Protocol):
 class Observer(Protocol):
     """Takes note of facts; never changes anything."""
 
+    def turned(self, *, owner: bool) -> None:
+        """The loop goes round; whether as the owner of the samples."""
+
     def claimed(self, newest: ModelRecord | None) -> None: ...
     def forgot(self, why: str) -> None: ...
     def skipped(self, reason: str) -> None:

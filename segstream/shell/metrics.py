@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from segstream.core.batch import Checkpoint
 from segstream.core.record import ModelRecord
 from segstream.core.step import Outcome
+from segstream.shell.http import Health, Pulse
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,6 @@ class Metrics:
     def __getitem__(self, name: str) -> Any:
         return self._live[name]
 
-    def serve(self, port: int, address: str) -> int:
-        """Serve /metrics until the process ends; the port (0 chooses a free one)."""
-        server, _ = start_http_server(port, address, self.registry)
-        return int(server.server_port)
-
 
 class SegmenterMetrics:
     """The segmenter's Observer on Prometheus."""
@@ -167,17 +163,39 @@ class SegmenterMetrics:
     def __init__(self) -> None:
         self.metrics = Metrics(SEGMENTER)
         self._forwarders: set[tuple[str, str]] = set()
+        self._pulse = Pulse()
+        self._owned, self._ready, self._halted = set[int](), set[int](), set[int]()
+        self._joined = False
 
-    def turned(self) -> None: ...
+    def health(self) -> Health:
+        """Ready: a member of the group, and computes every partition that it owns.
+
+        The group may have left it none: then it stands by, which is ready too.
+        """
+        owned, ready, halted = sorted(self._owned), self._ready, self._halted & self._owned
+        facts = {
+            "member": self._joined,
+            "partitions": owned,
+            "waiting": [p for p in owned if p not in ready and p not in halted],
+            "halted": sorted(halted),
+            "seconds_since_turn": round(self._pulse.seconds, 3),
+        }
+        return Health(self._pulse.alive, self._joined and ready >= set(owned), facts)
+
+    def turned(self, *, member: bool) -> None:
+        self._pulse.beat()
+        self._joined = member
 
     def ready(self, partitions: Iterable[int]) -> None:
-        self.metrics["partitions_ready"].set(len(set(partitions)))
+        self._ready = set(partitions)
+        self.metrics["partitions_ready"].set(len(self._ready))
 
     def share(self, partition: int, share: float) -> None:
         self.metrics["dead_letter_share"].labels(partition).set(share)
 
     def halted(self, partition: int, share: float) -> None:
         del share
+        self._halted.add(partition)
         self.metrics["partition_halted"].labels(partition).set(1)
 
     def stage(self, name: str, seconds: float) -> None:
@@ -220,7 +238,8 @@ class SegmenterMetrics:
         self.metrics["reclaims_total"].inc()
 
     def owned(self, partitions: Iterable[int]) -> None:
-        kept = set(partitions)
+        kept = self._owned = set(partitions)
+        self._halted &= kept
         self.metrics["partitions_owned"].set(len(kept))
         for name in BY_PARTITION:
             gauge = self.metrics[name]
@@ -236,14 +255,30 @@ class TrainerMetrics:
     def __init__(self) -> None:
         self.metrics = Metrics(TRAINER)
         self._published = 0  # event time of the newest version, ms
+        self._pulse = Pulse()
+        self._state = "starting"
+
+    def health(self) -> Health:
+        """Ready: training, or standing by for the one that trains."""
+        facts = {"state": self._state, "seconds_since_turn": round(self._pulse.seconds, 3)}
+        return Health(self._pulse.alive, self._state in ("training", "standing by"), facts)
+
+    def turned(self, *, owner: bool) -> None:
+        self._pulse.beat()
+        if not owner:
+            self._state = "standing by"
+        elif self._state != "training":
+            self._state = "claiming"
 
     def claimed(self, newest: ModelRecord | None) -> None:
+        self._state = "training"
         self.metrics["trainer_active"].set(1)
         if newest is not None:
             self._note(newest)
 
     def forgot(self, why: str) -> None:
         del why
+        self._state = "claiming"
         self.metrics["trainer_active"].set(0)
 
     def skipped(self, reason: str) -> None:

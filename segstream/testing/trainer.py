@@ -126,6 +126,8 @@ class Notes:
         self.claims: list[int | None] = []
         self.forgotten: list[str] = []
 
+    def turned(self, *, owner: bool) -> None: ...
+
     def claimed(self, newest: ModelRecord | None) -> None:
         self.claims.append(None if newest is None else newest.model)
 

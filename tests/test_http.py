@@ -1,0 +1,96 @@
+"""The endpoints for supervisors tell the truth."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from segstream.shell import http
+from segstream.shell.metrics import SegmenterMetrics, TrainerMetrics
+
+Get = Callable[[str], tuple[int, Any]]
+
+
+def served(metrics: SegmenterMetrics | TrainerMetrics) -> Get:
+    port = http.serve(0, "127.0.0.1", metrics.metrics.registry, metrics.health)
+
+    def get(path: str) -> tuple[int, Any]:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            return error.code, error.read().decode()
+
+    return get
+
+
+def asked(get: Get, path: str) -> tuple[int, Any]:
+    status, text = get(path)
+    return status, json.loads(text)
+
+
+def test_a_segmenter_is_ready_once_all_that_it_owns_is_claimed() -> None:
+    metrics = SegmenterMetrics()
+    get = served(metrics)
+    assert asked(get, "/health")[0] == 200
+    assert asked(get, "/ready")[0] == 503  # no member yet
+    metrics.turned(member=True)
+    assert asked(get, "/ready")[0] == 200  # there may be nothing left for it
+    metrics.owned([0, 3])
+    metrics.ready([3])
+    status, body = asked(get, "/ready")
+    assert (status, body["waiting"], body["partitions"]) == (503, [0], [0, 3])
+    assert asked(get, "/health")[0] == 200
+    metrics.ready([0, 3])
+    assert asked(get, "/ready")[0] == 200
+    metrics.turned(member=False)
+    assert asked(get, "/ready")[0] == 503
+
+
+def test_a_halted_partition_is_named() -> None:
+    metrics = SegmenterMetrics()
+    get = served(metrics)
+    metrics.turned(member=True)
+    metrics.owned([0, 1])
+    metrics.ready([0])
+    metrics.halted(1, 0.7)
+    status, body = asked(get, "/ready")
+    assert (status, body["halted"], body["waiting"]) == (503, [1], [])
+    metrics.owned([0])
+    metrics.ready([0])
+    status, body = asked(get, "/ready")
+    assert (status, body["halted"], body["partitions"]) == (200, [], [0])
+
+
+def test_a_loop_that_does_not_go_round_is_not_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = SegmenterMetrics()
+    get = served(metrics)
+    metrics.turned(member=True)
+    monkeypatch.setattr(http, "STUCK_SECONDS", 0.0)
+    assert asked(get, "/health")[0] == 503
+    assert asked(get, "/ready")[0] == 503
+
+
+def test_a_trainer_is_ready_when_it_trains_or_stands_by() -> None:
+    metrics = TrainerMetrics()
+    get = served(metrics)
+    assert asked(get, "/ready")[0] == 503
+    metrics.turned(owner=False)
+    assert asked(get, "/ready")[1]["state"] == "standing by"
+    assert asked(get, "/ready")[0] == 200
+    metrics.turned(owner=True)
+    assert asked(get, "/ready")[0] == 503  # reads its memory first
+    metrics.claimed(None)
+    metrics.turned(owner=True)
+    assert asked(get, "/ready")[0] == 200
+    metrics.forgot("test")
+    assert asked(get, "/ready")[0] == 503
+
+
+def test_metrics_are_beside_them() -> None:
+    status, text = served(SegmenterMetrics())("/metrics")
+    assert status == 200
+    assert "segstream_partitions_owned 0.0" in text
