@@ -4,18 +4,33 @@ The end is always the same: the stream stops, everything is caught up, all proce
 SIGTERM, and what is in Kafka and Redis is held against the oracle.
 """
 
+import json
 import signal
-import sys
 import threading
+import time
+import tomllib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
-from segstream.shell.local import Server
-from tests.integration.deployment import HOME, Deployment
+from confluent_kafka import Producer
 
-OURS = {0, -signal.SIGKILL}
+from consumers.setup import target_of
+from segstream.shell.local import Server, Servers
+from segstream.shell.replay import ReplayError
+from segstream.shell.replay.barrier import Barrier
+from tests.faults.traffic import CONFIG, Sent, traffic
+from tests.integration.deployment import Deployment, code_of, deployment, log_of, wait
+from tests.integration.verdict import Verdict, headers_of, parsed
+
+OURS = frozenset({0, -signal.SIGKILL})
 """How a process may end here: by SIGTERM in order, or killed by us."""
 LOOK_SECONDS = 0.005
+AGAIN_SECONDS = 1.0
+"""From one start to the next of a process that ends by itself."""
+LAST_WORDS = 2_000
 
 
 class Exit(NamedTuple):
@@ -31,32 +46,211 @@ class Crew:
 
     at: Deployment
     exits: list[Exit] = field(default_factory=list)
+    started: dict[str, float] = field(default_factory=dict)  # slot → monotonic
     _kept: dict[str, Server] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _over: threading.Event = field(default_factory=threading.Event)
 
-    def start(self, process: str, slot: str, module: str = "consumers", **more: str) -> None:
-        """Start it and keep it running."""
-        variables = {
-            **self.at.environment,
-            "SEGSTREAM_SLOT": slot,
-            "SEGSTREAM_METRICS_PORT": "0",
-            "SEGSTREAM_KAFKA_CLIENT_ID": slot,
-            **more,
-        }
-        command = [sys.executable, "-m", module, "run", process]
-        server = Server(slot, self.at.family, HOME, command, environment=variables)
-        with self._lock:
-            self.at.running[slot] = self._kept[slot] = server
-            server.spawn()
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
 
-    def again(self, slot: str) -> None:
-        """Start one again that was left to lie."""
+    def start(self, process: str, slot: str, module: str = "consumers", **more: str) -> Server:
+        """Start `python -m MODULE run PROCESS`, and keep it running."""
         with self._lock:
-            self._kept[slot] = self.at.running[slot]
-            self._kept[slot].spawn()
+            self.started[slot] = time.monotonic()
+            self._kept[slot] = self.at.start(process, slot, module=module, **more)
+            return self._kept[slot]
 
     def release(self, slot: str) -> Server:
-        """Supervise it no longer: it may end."""
+        """Supervise it no longer: it may end, and lie."""
         with self._lock:
             return self._kept.pop(slot)
+
+    def again(self, slot: str) -> None:
+        """Start a released one, and keep it running from now on."""
+        with self._lock:
+            self._spawn(slot, self.at.running[slot])
+            self._kept[slot] = self.at.running[slot]
+
+    def signal(self, slot: str, number: int) -> None:
+        """To the process of a slot, if one is alive."""
+        with self._lock:
+            server = self.at.running[slot]
+            if server.pid is not None:
+                assert server._process is not None
+                server._process.send_signal(number)
+
+    def stop(self, seconds: float = 30) -> list[str]:
+        """SIGTERM to all; what was wrong with how processes ended, from the first on."""
+        self._over.set()
+        self._thread.join()
+        kept, self._kept = self._kept, {}
+        for server in kept.values():
+            server.terminate()
+        for slot, server in kept.items():
+            server.wait(seconds)
+            if server.pid is not None:
+                server.kill()
+                self.exits.append(Exit(slot, -signal.SIGTERM, time.monotonic(), last(server)))
+                continue
+            self._ended(slot, server)
+        problems = [
+            f"{ended.slot} ended with {ended.code}:\n{ended.said}"
+            for ended in self.exits
+            if ended.code not in OURS
+        ]
+        return problems + [
+            f"{slot} said: {log_of(server)[found:][:LAST_WORDS]}"
+            for slot, server in self.at.running.items()
+            if (found := log_of(server).find("Traceback")) >= 0
+        ]
+
+    def _watch(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            with self._lock:
+                for slot, server in self._kept.items():
+                    if server.pid is None:
+                        self._replace(slot, server)
+
+    def _replace(self, slot: str, server: Server) -> None:
+        killed = code_of(server) == -signal.SIGKILL
+        if killed or time.monotonic() - self.started[slot] >= AGAIN_SECONDS:
+            self._ended(slot, server)
+            self._spawn(slot, server)
+
+    def _ended(self, slot: str, server: Server) -> None:
+        self.exits.append(Exit(slot, code_of(server), time.monotonic(), last(server)))
+
+    def _spawn(self, slot: str, server: Server) -> None:
+        self.started[slot] = time.monotonic()
+        server.spawn()
+
+
+class Stream:
+    """Sends one beat after the other from a thread of its own."""
+
+    def __init__(self, at: Deployment, beats: Iterator[list[Sent]], per_second: float) -> None:
+        self._topic, self._beats, self._pause = at.topic("customer-events"), beats, 1 / per_second
+        self._producer = Producer({**at.kafka, "enable.idempotence": True, "log_level": 0})
+        self._failed: list[str] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.sent = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No more beats; returns when Kafka has all that was sent."""
+        self._over.set()
+        self._thread.join()
+        assert self._producer.flush(60) == 0, "Kafka does not take the stream"
+        assert not self._failed, self._failed[:3]
+
+    def beat(self) -> None:
+        """One beat, now: for those who do not want the thread."""
+        for partition, key, value, headers in next(self._beats):
+            self._producer.produce(
+                self._topic, value, key, partition,
+                headers=cast(Any, [*headers]), on_delivery=self._delivered,
+            )  # fmt: skip
+            self.sent += 1
+        self._producer.poll(0)
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._over.wait(max(0.0, due - time.monotonic())):
+            self.beat()
+            due = max(due + self._pause, time.monotonic())
+
+    def _delivered(self, error: Any, _: object) -> None:
+        if error is not None:
+            self._failed.append(str(error))
+
+
+@dataclass
+class Scene:
+    """A deployment, who works in it, and what comes in."""
+
+    at: Deployment
+    crew: Crew
+    stream: Stream
+    config: str
+
+    def finish(self, patience: float = 60) -> list[str]:
+        """Stop the stream, wait until all is caught up, end all, judge; all that is wrong."""
+        try:
+            self.settle(patience)
+        except (AssertionError, ReplayError) as stuck:
+            return [f"not caught up: {stuck}", *self.crew.stop()]
+        return [*self.crew.stop(), *self.judge()]
+
+    def settle(self, patience: float = 60) -> None:
+        """Stop the stream; return once segmenters and trainer have done all that it asks."""
+        self.stream.stop()
+        if not any("trainer" in server._command for server in self.at.running.values()):
+            wait(self.at.caught_up, "N at the ends of the log", patience)
+            return
+        barrier = Barrier(target_of(self.at.settings), len(self.at.partitions), patience)
+        try:
+            barrier.wait("the end", lambda: False)
+        finally:
+            barrier.close()
+
+    def judge(self) -> list[str]:
+        """All processes have ended: W at N, and everything as the oracle says."""
+        behind = [
+            f"partition {p}: W {self.at.published(p)} is not N {self.at.checkpoint(p).position}"
+            for p in self.at.partitions
+            if self.at.published(p) != self.at.checkpoint(p).position
+        ]
+        verdict = Verdict(self.at, tomllib.loads(self.config))
+        return [*behind, *out_of_order(self.at), *verdict.differences()]
+
+
+def out_of_order(at: Deployment) -> list[str]:
+    """Changes that are lost, repeated or out of order: by their ids and sequences alone."""
+    found = []
+    for p in at.partitions:
+        ids: set[bytes] = set()
+        stands: dict[str, int] = {}
+        for message in at.read("segment-changes", p):
+            name, change = headers_of(message)["ce_id"], parsed(message)
+            if name in ids:
+                found.append(f"partition {p}: change {name!r} twice")
+            ids.add(name)
+            customer, number = change["customer"], change["sequence"]
+            if number != stands.get(customer, 0) + 1:
+                found.append(f"partition {p}: {json.dumps(change)} after {stands.get(customer)}")
+            stands[customer] = 0 if change["to"] is None else number
+    return found
+
+
+def last(server: Server) -> str:
+    return log_of(server)[-LAST_WORDS:]
+
+
+@contextmanager
+def scene(
+    servers: Servers,
+    directory: Path,
+    name: str,
+    beats: Iterable[list[Sent]] | int,
+    per_second: float = 4.0,
+    config: str = CONFIG,
+    **more: str,
+) -> Iterator[Scene]:
+    """Topics exist, nobody works yet, and the stream is still. `beats`: or a seed of `traffic`.
+
+    `more`: environment variables of all processes.
+    """
+    with deployment(servers, directory, name, config, **more) as at:
+        at.create()
+        found = traffic(beats, len(at.partitions)) if isinstance(beats, int) else iter(beats)
+        crew = Crew(at)
+        try:
+            yield Scene(at, crew, Stream(at, found, per_second), config)
+        finally:
+            crew._over.set()
+            crew._thread.join()

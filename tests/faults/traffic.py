@@ -87,14 +87,20 @@ def played(beat: int) -> int:
 
 
 def traffic(
-    seed: int, partitions: int, time_of: Callable[[int], int] = played, arrivals: float = 2.0
+    seed: int,
+    partitions: int,
+    time_of: Callable[[int], int] = played,
+    arrivals: float = 2.0,
+    strays: bool = True,
 ) -> Iterator[list[Sent]]:
     """The records of one beat after the other. `arrivals`: new customers per beat, on average.
 
     About 16 customers are active and 80 have States per arrival and beat, of about 20 calls.
-    With `played` no record lets the wall clock in: all have a time of their own.
+    With `played` no record lets the wall clock in: all have a time of their own. `strays`: calls
+    on another customer's partition, which are forwarded.
     """
-    shop = _Shop(Random(seed), partitions, arrivals)
+    others = [kind for kind in OTHERS if strays or kind != "stray"]
+    shop = _Shop(Random(seed), partitions, arrivals, others)
     beat = 0
     while True:
         yield shop.beat(time_of(beat))
@@ -108,6 +114,7 @@ class _Shop:
     rng: Random
     partitions: int
     arrivals: float
+    others: list[str]
     customers: list[_Customer] = field(default_factory=list)
     last: list[Sent] = field(default_factory=list)  # accepted calls of the last beat
     born: int = 0
@@ -131,7 +138,7 @@ class _Shop:
                 sent.append(self.last[-1])
         sent += [
             other
-            for kind in rng.choices(OTHERS, k=3 * self.partitions)
+            for kind in rng.choices(self.others, k=3 * self.partitions)
             if (other := self._other(kind, now)) is not None
         ]
         rng.shuffle(sent)

@@ -77,7 +77,7 @@ class Deployment:
 
     # -- processes --------------------------------------------------------------------
 
-    def start(self, process: str, slot: str, **more: str) -> Server:
+    def start(self, process: str, slot: str, module: str = "consumers", **more: str) -> Server:
         """Start it, again if it ran before; without waiting."""
         variables = {
             **self.environment,
@@ -86,7 +86,7 @@ class Deployment:
             "SEGSTREAM_KAFKA_CLIENT_ID": slot,
             **more,
         }
-        command = [sys.executable, "-m", "consumers", "run", process]
+        command = [sys.executable, "-m", module, "run", process]
         server = Server(slot, self.family, HOME, command, environment=variables)
         self.running[slot] = server
         server.spawn()
