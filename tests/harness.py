@@ -19,34 +19,21 @@ PRESETS = Path(__file__).parents[1] / "segstream" / "presets"
 RETAIL = tomllib.loads((PRESETS / "retail.toml").read_text())
 
 
-class Run:
-    """The core over the records of one partition, cut into batches as asked."""
+class Replay:
+    """The core over the records of one partition."""
 
     def __init__(
         self,
-        config: Mapping[str, Any],
-        models: Mapping[int, Mapping[str, Any]],
+        function: Function,
+        models: Mapping[int, Model],
         partition: Partition,
+        start: Checkpoint,
     ) -> None:
-        self.function = Function(define(dict(config)))
-        self.models = {v: Model(ModelRecord.model_validate(m)) for v, m in models.items()}
-        self.partition = partition
+        self.function, self.models, self.partition = function, models, partition
         self.store = MemoryStore()
-        self.checkpoint = Checkpoint(0, 0, "layout")
+        self.checkpoint = start
         self.batches = 0
         self.outputs: list[Output] = []
-
-    def feed(
-        self,
-        records: Sequence[Record],
-        cut: Callable[[], int] = lambda: 5_000,
-        ticks: Callable[[], int] = lambda: 50_000,
-    ) -> "Run":
-        at = 0
-        while at < len(records):
-            part = records[at : at + cut()]
-            at += self.batch(columns(part), ticks())
-        return self
 
     def batch(self, records: Records, ticks: int = 50_000) -> int:
         """Compute and store one batch; how many whole records it took."""
@@ -65,6 +52,32 @@ class Run:
 
     def states(self) -> dict[str, bytes]:
         return self.store.states.get(0, {})
+
+
+class Run(Replay):
+    """A replay of records of a stream, cut into batches as asked."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        models: Mapping[int, Mapping[str, Any]],
+        partition: Partition,
+    ) -> None:
+        known = {v: Model(ModelRecord.model_validate(m)) for v, m in models.items()}
+        start = Checkpoint(0, 0, "layout")
+        super().__init__(Function(define(dict(config))), known, partition, start)
+
+    def feed(
+        self,
+        records: Sequence[Record],
+        cut: Callable[[], int] = lambda: 5_000,
+        ticks: Callable[[], int] = lambda: 50_000,
+    ) -> "Run":
+        at = 0
+        while at < len(records):
+            part = records[at : at + cut()]
+            at += self.batch(columns(part), ticks())
+        return self
 
 
 def columns(records: Sequence[Record]) -> Records:

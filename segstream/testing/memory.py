@@ -14,7 +14,7 @@ from segstream.core.model import Model
 from segstream.core.output import Output, ms_text
 from segstream.core.record import ModelRecord
 from segstream.core.step import Outcome
-from segstream.ports import Announced, Fetched, NotCommitted, Published
+from segstream.ports import Announced, Clock, Fetched, NotCommitted, Published
 
 
 @dataclass
@@ -29,7 +29,8 @@ class LogRecord:
 class MemoryLog:
     """The partitions of `customer-events`, W, and who owns what."""
 
-    def __init__(self, partitions: int, layout: str) -> None:
+    def __init__(self, partitions: int, layout: str, clock: Clock) -> None:
+        self.clock = clock
         self.records: list[list[LogRecord]] = [[] for _ in range(partitions)]
         self.published = {p: Published(Position(0, 0), layout, 0) for p in range(partitions)}
         self.owners: dict[int, MemorySource] = {}
@@ -41,14 +42,23 @@ class MemoryLog:
         partition: int,
         value: bytes | None,
         *,
-        appended: int,
         headers: Headers = None,
         key: bytes | None = None,
+        appended: int | None = None,
         offset: int | None = None,
     ) -> None:
+        """At the end; stamped as a broker does, by its clock, which never goes back in a log."""
         log = self.records[partition]
-        number = (log[-1].offset + 1 if log else 0) if offset is None else offset
-        log.append(LogRecord(number, appended, value, headers, key))
+        number, latest = (log[-1].offset + 1, log[-1].appended) if log else (0, 0)
+        log.append(
+            LogRecord(
+                number if offset is None else offset,
+                max(latest, self.clock.wall()) if appended is None else appended,
+                value,
+                headers,
+                key,
+            )
+        )
 
     def assign(self, members: Iterable["MemorySource"]) -> None:
         """Spread the partitions over the members: a rebalance."""
@@ -191,7 +201,7 @@ class MemoryStore:
 
 
 class MemorySink:
-    """The output topics as one list, in the order of commits."""
+    """The output topics as one list, in the order of commits; forwarded calls go to the log."""
 
     def __init__(self, log: MemoryLog, source: MemorySource) -> None:
         self.log, self.source = log, source
@@ -207,11 +217,14 @@ class MemorySink:
                 raise AssertionError(f"W of partition {partition} would not advance")
             self.log.published[partition] = published
         self.outputs += outputs
+        for o in outputs:
+            if o.topic == "events":
+                self.log.append(o.partition, o.value, headers=o.headers, key=o.key)
 
     def append_clock(self, partition: int, time: int) -> None:
         headers: Headers = [("ce_type", b"segstream.clock")]
         value = f'{{"time":"{ms_text(time)}"}}'.encode()
-        self.log.append(partition, value, appended=time, headers=headers)
+        self.log.append(partition, value, headers=headers)
 
 
 class MemoryModels:
