@@ -4,8 +4,8 @@ The real `Worker` over the in-memory ports, on logs of four partitions: batches 
 records, small tick limits, one to four workers, rebalances, crashes and refusals at every call to
 the outside, workers that are paused there while others go on with their partitions, and stores
 that go back to an older copy. After all of it States, Checkpoints and minute index are equal byte
-for byte, and each partition's outputs are the same in the same order as those of the core alone that
-is given the log as it is in the end, with the calls that were forwarded, in one go.
+for byte, and each partition's outputs are the same in the same order as those of the core alone,
+given the log as it is in the end, forwarded calls included, in one go.
 
 The last tests take away what protects against this, one thing at a time, and must see it fail.
 """
