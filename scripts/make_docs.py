@@ -1,7 +1,7 @@
 """Write the reference pages that follow from the code: `python scripts/make_docs.py`.
 
-docs/metrics.md, docs/settings.md, docs/cli.md; the byte layout in schemas/redis-state.md, and the
-example in README.md, each between two marks.
+docs/metrics.md, docs/settings.md, docs/cli.md; the byte layout in schemas/redis-state.md, the table
+of alerts in docs/operations.md and the example in README.md, each between two marks.
 Words come from the descriptions in the models; what has none there is described in MEANINGS.
 """
 
@@ -15,6 +15,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
@@ -478,18 +479,33 @@ def between(text: str, mark: str, part: str) -> str:
     return found
 
 
+def alerts_table() -> str:
+    """The part of docs/operations.md that shows alerts.yml."""
+    (group,) = yaml.safe_load((ROOT / "alerts.yml").read_text())["groups"]
+    rows = []
+    for rule in group["rules"]:
+        condition = f"`{rule['expr']}`".replace("|", "\\|")
+        words = rule["annotations"]
+        rows.append(
+            f"| {rule['alert'].removeprefix('Segstream')} | {condition} | {rule.get('for', '–')} "
+            f"| {words['summary']}. {words['action']} |"
+        )
+    return "\n".join(["| alert | expression | for | means |", "|---|---|---|---|", *rows])
+
+
 # -- all ------------------------------------------------------------------------------
 
 
 def pages() -> dict[str, str]:
     """The text of each generated file, by its path."""
-    redis, readme = "schemas/redis-state.md", "README.md"
+    redis, readme, operations = "schemas/redis-state.md", "README.md", "docs/operations.md"
     example = f"```python\n{(ROOT / EXAMPLE).read_text().rstrip()}\n```"
     found = {
         "docs/metrics.md": markdown(),
         "docs/settings.md": settings_page(),
         "docs/cli.md": cli_page(),
         redis: between((ROOT / redis).read_text(), "byte layout", layout_section()),
+        operations: between((ROOT / operations).read_text(), "alerts", alerts_table()),
         readme: between((ROOT / readme).read_text(), EXAMPLE, example),
     }
     return {path: text.rstrip() + "\n" for path, text in found.items()}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from typer.testing import CliRunner
 
 from consumers.settings import load
+from segstream.shell.metrics import SEGMENTER, TRAINER
 
 ROOT = Path(__file__).parents[1]
 SPECIFICATION = Path(__file__).parent / "data" / "third_party" / "compose-spec.json"
@@ -131,3 +133,19 @@ def test_the_image_starts_the_command_of_the_package() -> None:
             for source in line.split()[1:-1]:
                 assert (ROOT / source).exists(), source
                 assert f"!{source}" in kept, source
+
+
+def test_alerts_name_metrics_and_labels_that_exist() -> None:
+    """Their syntax is Prometheus's own affair: `promtool check rules alerts.yml`."""
+    labels = {metric.name: set(metric.labels) for metric in (*SEGMENTER, *TRAINER)}
+    (group,) = yaml.safe_load((ROOT / "alerts.yml").read_text())["groups"]
+    assert "alerts.yml" in yaml.safe_load((ROOT / "prometheus.yml").read_text())["rule_files"]
+    for rule in group["rules"]:
+        found = re.findall(r"\b(segstream_\w+?)(?:_bucket)?\b(?:\{(\w+)=)?", rule["expr"])
+        assert found, rule["alert"]
+        for name, label in found:
+            assert name in labels, rule["alert"]
+            assert not label or label in labels[name], rule["alert"]
+        grouped = re.findall(r"by \((.*?)\)", rule["expr"])
+        known = set.union({"le"}, *(labels[name] for name, _ in found))
+        assert {label for text in grouped for label in text.split(", ")} <= known, rule["alert"]
