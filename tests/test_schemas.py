@@ -197,4 +197,4 @@ def test_asyncapi_knows_all_reasons_of_dead_letters() -> None:
     headers = asyncapi()["components"]["schemas"]["deadLetterHeaders"]
     reasons = headers["properties"]["segstream.errors.reason"]["enum"]
     assert reasons == list(get_args(Fault))
-    assert set(headers["required"]) == set(headers["properties"])
+    assert {*headers["required"], "segstream.errors.size"} == set(headers["properties"])

@@ -173,20 +173,19 @@ def _call(body: dict[str, Any], envelope: Envelope, headers: Headers) -> Call:
 
 def _control(kind: str, data: object) -> ModelControl | ClockControl:
     """The control event of a type; `data` is a parsed value, or the bytes of one."""
+    if kind not in ("segstream.model", "segstream.clock"):
+        raise Invalid("control", f"type: no such control event: {shown(kind)}")
     try:
         body = _object(data) if data is None or isinstance(data, bytes) else data
         if kind == "segstream.model":
             model = ModelActivated.model_validate(body, strict=True)
             return ModelControl(model.version, model.digest)
-        if kind == "segstream.clock":
-            clock = ClockAdvanced.model_validate(body, strict=True)
-            return ClockControl(parse_time(clock.time))
+        clock = ClockAdvanced.model_validate(body, strict=True)
+        return ClockControl(parse_time(clock.time))
     except ValidationError as error:
         problem = f"{kind}: {_explained(error).message}"
     except Invalid as error:
         problem = f"{kind}: {error.message}"
-    else:
-        problem = f"type: no such control event: {shown(kind)}"
     raise Invalid("control", problem)
 
 

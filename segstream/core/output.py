@@ -25,6 +25,8 @@ CHANGE_TYPE = "segstream.segment.changed.v1"
 REASONS = 3
 KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20
 """Bytes kept of a record that is too large."""
+MOST_TEXT = 1_000
+"""Bytes of a message; what is quoted in one is short, what a configuration declares may be long."""
 
 encode = msgspec.json.encode
 
@@ -106,10 +108,17 @@ def dead_letter(
     errors: dict[str, str],
 ) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
     """The original record with `segstream.errors.*` headers; cut if its size is among them."""
-    added = [(f"segstream.errors.{name}", text.encode()) for name, text in errors.items()]
+    added = [(f"segstream.errors.{name}", _cut(text)) for name, text in errors.items()]
     if "size" in errors:
         return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, [*added]
     return key, value, [*(headers or []), *added]
+
+
+def _cut(text: str) -> bytes:
+    whole = text.encode()
+    if len(whole) <= MOST_TEXT:
+        return whole
+    return whole[: MOST_TEXT - 3].decode(errors="ignore").encode() + "…".encode()
 
 
 def sample(partition: int, level: int, minute: int, features: str, vector: list[float]) -> bytes:

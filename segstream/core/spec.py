@@ -22,6 +22,7 @@ END_MS = 7_289_654_400_000
 """2201-01-01T00:00:00Z: instants are below it, the year 2200 is the last."""
 
 Fault = Literal[
+    "size",
     "json",
     "schema",
     "customer",
