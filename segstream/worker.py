@@ -174,7 +174,7 @@ class Worker:
                 own.held, own.ready = None, True
         except Unavailable as error:
             log.info("partitions are not ready yet: %s", error)
-        self.observer.ready(p for p, own in self.owned.items() if own.ready)
+        self._tell_ready()
 
     def reclaim(self, partition: int, why: str) -> None:
         """Forget what is known of a partition; it is claimed again after the next poll."""
@@ -185,6 +185,9 @@ class Worker:
         self.observer.reclaimed(partition, why)
         self.source.pause(partition)
         self.owned[partition] = Owned(last_record=own.last_record)
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
         self.observer.ready(p for p, own in self.owned.items() if own.ready)
 
     # -- one batch --------------------------------------------------------------------
@@ -242,6 +245,7 @@ class Worker:
         self.source.pause(partition)
         self.owned[partition] = Owned(halted=True)
         self.observer.halted(partition, share)
+        self._tell_ready()
         return True
 
     def _publish(self, batches: list[Computed], metadata: object) -> None:

@@ -77,7 +77,7 @@ def live(training: Training, share: int = 1) -> Year:
         for version in sorted(topics.versions.keys() - known):
             record = topics.versions[version]
             for log in logs:
-                log.run.models[version] = Model(record)
+                log.run.models = {**log.run.models, version: Model(record)}
                 log.control("model", f'{{"version":{version},"digest":"{record.digest}"}}')
         for log in logs:
             log.days.append([])

@@ -1,0 +1,114 @@
+"""A partition with too many dead letters is halted, if that was asked for; the others go on."""
+
+import logging
+
+import pytest
+
+from segstream.core.check import define
+from segstream.core.output import Output
+from segstream.core.step import Function
+from segstream.ports import Ports
+from segstream.shell.metrics import SegmenterMetrics
+from segstream.testing.memory import (
+    ManualClock,
+    MemoryLog,
+    MemoryModels,
+    MemorySink,
+    MemorySource,
+    MemoryStore,
+)
+from segstream.worker import SHARE_RECORDS, Limits, Worker
+from tests.harness import RETAIL
+
+PARTITIONS = 2
+BAD = b"no JSON"
+#: Neither moves anything: a repeat is counted, garbage is a dead letter.
+GOOD = b'{"type":"group","userId":"%s","messageId":"m","timestamp":"2026-01-01T00:00:00Z"}'
+HOME = {0: b"u-2", 1: b"u-0"}  # by murmur2 mod 2
+
+
+class Scene:
+    """A worker whose partitions are filled by hand."""
+
+    def __init__(self, halt_above: float) -> None:
+        function = Function(define(dict(RETAIL)))
+        layout = function.definition.digest(PARTITIONS, "murmur2")
+        self.function, self.clock = function, ManualClock(1_800_000_000_000)
+        self.log, self.store = MemoryLog(PARTITIONS, layout, self.clock), MemoryStore()
+        self.outputs: list[Output] = []
+        self.start(halt_above)
+
+    def start(self, halt_above: float) -> None:
+        """A new process; the former one is no more."""
+        self.metrics = SegmenterMetrics()
+        source = MemorySource(self.log)
+        sink = MemorySink(self.log, source)
+        sink.outputs = self.outputs
+        ports = Ports(source, self.store, sink, MemoryModels(), self.clock, self.metrics)
+        limits = Limits(records=100, idle_seconds=0, dead_share=halt_above)
+        self.worker = Worker(self.function, ports, "events", PARTITIONS, "murmur2", limits)
+        self.log.assign([source])
+
+    def turns(self, bad: int, good: int, times: int) -> None:
+        """So many records per turn on partition 0; partition 1 gets good ones only."""
+        for _ in range(times):
+            for _ in range(bad):
+                self.log.append(0, BAD)
+            for _ in range(good):
+                self.log.append(0, GOOD % HOME[0])
+            self.log.append(1, GOOD % HOME[1])
+            self.worker.turn()
+
+    def letters(self) -> int:
+        return sum(output.topic == "dead_letters" for output in self.outputs)
+
+    def value(self, name: str, partition: int) -> float:
+        labels = {"partition": str(partition)}
+        return self.metrics.metrics.registry.get_sample_value(f"segstream_{name}", labels) or 0.0
+
+
+def test_the_share_is_that_of_the_latest_records() -> None:
+    scene = Scene(1.0)
+    scene.turns(bad=25, good=75, times=9)
+    assert scene.value("dead_letter_share", 0) == 0  # too few to say
+    scene.turns(bad=25, good=75, times=2)
+    assert scene.value("dead_letter_share", 0) == pytest.approx(0.25)
+    scene.turns(bad=0, good=100, times=SHARE_RECORDS // 100 + 1)
+    assert scene.value("dead_letter_share", 0) == 0
+    assert scene.value("dead_letter_share", 1) == 0
+
+
+def test_by_default_nothing_halts() -> None:
+    scene = Scene(1.0)
+    scene.turns(bad=100, good=0, times=30)
+    assert scene.letters() == scene.store.meta[0].offset == 2_900  # a turn begins with the poll
+    assert scene.value("partition_halted", 0) == 0
+
+
+def test_a_halted_partition_stands_before_what_it_did_not_publish(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(0.5)
+    scene.turns(bad=40, good=60, times=15)
+    assert scene.value("partition_halted", 0) == 0
+    with caplog.at_level(logging.ERROR):
+        scene.turns(bad=100, good=0, times=15)
+    assert "partition 0 is halted: 5" in caplog.text
+    assert scene.value("partition_halted", 0) == 1
+    assert not scene.metrics.health().ready
+    assert scene.metrics.health().facts["halted"] == [0]
+    # Nothing between: what was published is what was written, and the rest is still to be done.
+    there = scene.store.meta[0]
+    assert there.counts["dead_letters"] == scene.letters() < 40 * 15 + 100 * 15
+    assert scene.log.published[0].position == there.position
+    # The other partition goes on.
+    assert scene.store.meta[1].offset == len(scene.log.records[1]) == 30
+
+
+def test_who_starts_again_goes_on_behind_the_last_batch() -> None:
+    scene = Scene(0.5)
+    scene.turns(bad=100, good=0, times=20)
+    assert scene.store.meta[0].offset < 2_000
+    scene.start(halt_above=1.0)
+    scene.turns(bad=0, good=0, times=21)
+    assert scene.store.meta[0].offset == scene.letters() == 2_000
