@@ -29,7 +29,7 @@ class Replay:
         partition: Partition,
         start: Checkpoint,
     ) -> None:
-        self.function, self.models, self.partition = function, models, partition
+        self.function, self.models, self.partition = function, dict(models), partition
         self.store = MemoryStore()
         self.checkpoint = start
         self.batches = 0
