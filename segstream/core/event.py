@@ -268,12 +268,12 @@ class _Found(NamedTuple):
         expected = partitions_of(self.raw_ids, place.partitions, place.partitioner)
         code = np.array(self.columns.code, np.int64)
         right = (expected == place.number)[code]
-        strays = []
+        customers, strays = list(self.codes), []
         for row in np.flatnonzero(~right).tolist():
             record, target = self.columns.record[row], int(expected[code[row]])
             parts = (records.keys[record], records.values[record], records.headers[record])
             if why := obstacle(*parts):
-                text = f"{place.misplaced(list(self.codes)[code[row]], target)}; {why}"
+                text = f"{place.misplaced(customers[code[row]], target)}; {why}"
                 self.rejects.append(Reject(record, "partition", text))
             else:
                 strays.append(Stray(record, target, place.hint(self.raw_ids[code[row]])))
