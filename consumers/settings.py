@@ -43,6 +43,7 @@ OWN = frozenset(
     {
         "group.id", "transactional.id", "isolation.level", "enable.auto.commit",
         "enable.auto.offset.store", "auto.offset.reset", "enable.idempotence",
+        "partition.assignment.strategy",
     }
 )  # fmt: skip
 #: librdkafka writes a line per failed attempt to connect; what matters reaches us as errors.

@@ -98,6 +98,7 @@ def test_all_mistakes_at_once_with_their_key_paths(file: Path) -> None:
         idle = "often"
         [kafka]
         group.id = "mine"
+        partition.assignment.strategy = "cooperative-sticky"
         no.such.property = 1
         acks = "many"
         [tick]
@@ -110,7 +111,8 @@ def test_all_mistakes_at_once_with_their_key_paths(file: Path) -> None:
     )
     assert set(found) == {
         "namespace", "nonsense", "redis.url", "topics.partitions", "clock.idle",
-        "kafka.group.id", "kafka.no.such.property", "kafka.acks", "kafka.foo",
+        "kafka.group.id", "kafka.partition.assignment.strategy", "kafka.no.such.property",
+        "kafka.acks", "kafka.foo",
         "tick.period", "features.f.expression", "SEGSTREAM_NAMESPCE", "metrics.port",
     }  # fmt: skip
     assert "is set by segstream itself" in found["kafka.group.id"]

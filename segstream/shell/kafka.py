@@ -49,15 +49,18 @@ REJECTED = {
 }
 """Credentials do not get better by trying again."""
 
-CONSUMER = {
+CLASSIC = {
     "partition.assignment.strategy": "range",
+    "session.timeout.ms": 6_000,
+    "heartbeat.interval.ms": 2_000,
+}
+"""Of a member in the classic protocol; in that of KIP-848 the brokers decide these."""
+CONSUMER = {
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",
     "enable.partition.eof": True,
-    "session.timeout.ms": 6_000,
-    "heartbeat.interval.ms": 2_000,
     "fetch.queue.backoff.ms": 5,
     # A waiting read_committed fetch is not woken by a commit, only by this.
     "fetch.wait.max.ms": 10,
@@ -84,14 +87,21 @@ def published_from(offset: int, metadata: str | None) -> Published:
     return Published(Position(offset, int(clock)), layout, int(origin))
 
 
+def is_classic(settings: Settings) -> bool:
+    """Whether members are assigned all their partitions at once, as `range` does it."""
+    return str(settings.get("group.protocol", "classic")).lower() == "classic"
+
+
 class KafkaSource:
     """`customer-events` as a member of the group of segmenters."""
 
     def __init__(self, settings: Settings, topic: str, group: str) -> None:
         self.topic = topic
         self._rejected = ""
+        self._classic = is_classic(settings)
+        membership = {**(CLASSIC if self._classic else {}), "group.id": group}
         self._consumer = Consumer(
-            {**settings, **CONSUMER, "group.id": group, "error_cb": self._note_error}
+            {**settings, **CONSUMER, **membership, "error_cb": self._note_error}
         )
         self._admin = AdminClient(dict(settings))
         # What the metadata look like while this is no member: such are never used.
@@ -192,7 +202,7 @@ class KafkaSource:
         try:
             for place in partitions:
                 place.offset = 0
-            consumer.assign(partitions)
+            (consumer.assign if self._classic else consumer.incremental_assign)(partitions)
             consumer.pause(partitions)
             self._assigned |= {p.partition for p in partitions}
         except Exception:

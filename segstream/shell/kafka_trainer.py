@@ -19,6 +19,7 @@ from confluent_kafka import (
 from segstream.core.record import ModelActivated, ModelRecord
 from segstream.ports import Refused, Unavailable
 from segstream.ports.trainer import Polled
+from segstream.shell.kafka import CLASSIC, is_classic
 from segstream.shell.transaction import (
     DENIED,
     PRODUCER,
@@ -37,15 +38,11 @@ COMMIT_SECONDS = 5.0
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
 
 _CONSUMER = {
-    # KIP-848 would do as well; with `range`, a joining standby never moves the partition twice.
-    "partition.assignment.strategy": "range",
     "isolation.level": "read_committed",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "earliest",
     "enable.partition.eof": True,
-    "session.timeout.ms": 6_000,
-    "heartbeat.interval.ms": 2_000,
     # The broker does not wake a waiting read_committed fetch when a transaction commits: without
     # this, each commit is seen up to half a second late.
     "fetch.wait.max.ms": 10,
@@ -64,7 +61,9 @@ class KafkaSamples:
 
     def __init__(self, settings: Settings, topic: str, group: str) -> None:
         self.topic = topic
-        self._consumer = Consumer({**settings, **_CONSUMER, "group.id": group})
+        self._classic = is_classic(settings)
+        membership = {**(CLASSIC if self._classic else {}), "group.id": group}
+        self._consumer = Consumer({**settings, **_CONSUMER, **membership})
         # What the metadata look like while this is no member: Kafka would not fence with them.
         self._nobody = self._consumer.consumer_group_metadata()
         self._claims = 0
@@ -146,7 +145,13 @@ class KafkaSamples:
     def _begin(self, consumer: Consumer) -> None:
         self._claims += 1
         self._next, self._committed, self._at_end = 0, -1, False
-        consumer.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
+        places = [TopicPartition(self.topic, 0, OFFSET_BEGINNING)]
+        if self._classic:
+            consumer.assign(places)
+            return
+        if consumer.assignment():  # a restart
+            consumer.incremental_unassign(places)
+        consumer.incremental_assign(places)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:

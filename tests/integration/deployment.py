@@ -150,6 +150,7 @@ class Deployment:
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
             }
         )
         messages: list[Any] = []
@@ -157,7 +158,10 @@ class Deployment:
         try:
             consumer.assign([TopicPartition(self.topic(name), partition, 0)])
             while time.monotonic() < deadline:
-                for message in consumer.consume(5_000, 0.2):
+                if (first := consumer.poll(0.2)) is None:
+                    continue
+                # consume() with a timeout would wait until it has all that it may bring
+                for message in (first, *consumer.consume(5_000, 0)):
                     error = message.error()
                     if error is not None and error.code() == END:
                         return messages
