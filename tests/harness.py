@@ -13,7 +13,7 @@ from segstream.core.output import Output
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function, Partition
 from segstream.testing.memory import MemoryStore
-from tests.streams import Record
+from tests.oracle import Record
 
 PRESETS = Path(__file__).parents[1] / "segstream" / "presets"
 RETAIL = tomllib.loads((PRESETS / "retail.toml").read_text())
@@ -87,5 +87,5 @@ def columns(records: Sequence[Record]) -> Records:
         [record.append_time for record in records],
         [record.value for record in records],
         [None if record.headers is None else list(record.headers) for record in records],
-        [None] * len(records),
+        [record.key for record in records],
     )

@@ -12,44 +12,69 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
 from tests.oracle_evidence import Accepted, Evidence, Expression, History
 from tests.oracle_reading import (
+    LARGEST,
+    LARGEST_FORWARDED,
+    MIB,
+    MOST_HOPS,
     Call,
+    Envelope,
     Headers,
     Rejected,
+    appended_of,
     duration_ms,
     envelope,
+    hops_of,
     instant,
-    is_control,
     measures_of,
     money_of,
     partition_of,
     read_call,
+    size_of,
     traits_of,
 )
 
 MINUTE = 60_000
 WINDOWED = re.compile(r"(\w+)\[")
-OUTCOMES = ("valid", "duplicates", "late", "dead_letters", "control", "skewed", "saturated")
+OUTCOMES = (
+    "valid", "duplicates", "late", "forwarded", "dead_letters", "control", "skewed", "saturated",
+)  # fmt: skip
 CAUSES = ("first", "behaviour", "time", "model", "forgotten")
 Position = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Output:
-    """One outgoing record; `ce_id` of changes, `reason` of dead letters."""
+    """One outgoing record; its value is bytes, or what they say (a dict), or null.
+
+    `ce_id` of changes, `reason` of dead letters, `target` (partition) of forwarded calls, which
+    have the topic `events`. `headers` of the last two, a dead letter's message and topic left out.
+    """
 
     topic: str
     key: str | bytes | None
-    value: dict[str, Any] | None
+    value: Any
     position: Position
     ce_id: str | None = None
     reason: str | None = None
+    headers: Headers | None = None
+    target: int | None = None
+
+
+class Record(NamedTuple):
+    """One incoming record; `append_time` in ms, a null value is a tombstone."""
+
+    offset: int
+    append_time: int
+    headers: Headers | None
+    value: bytes | None
+    key: bytes | None = None
 
 
 @dataclass
@@ -151,56 +176,90 @@ class Oracle:
     # --- one record -------------------------------------------------------------------
 
     def feed(
-        self, offset: int, append_time: int, headers: Headers | None, value: bytes | None
+        self,
+        offset: int,
+        append_time: int,
+        headers: Headers | None,
+        value: bytes | None,
+        key: bytes | None = None,
     ) -> None:
-        control = is_control(headers, value)
+        record = Record(offset, append_time, headers, value, key)
+        control = False
         try:
+            seen = self._opened(record)
+            control = seen.is_control
             if control:
                 try:
-                    self._control(offset, append_time, headers, value)
+                    self._control(record, seen)
                 except Rejected as rejected:
                     known = rejected.reason == "model"
                     raise Rejected("model" if known else "control") from None
             else:
-                self._call(offset, append_time, headers, value)
+                self._call(record, seen)
         except Rejected as rejected:
             self.counts["control" if control else "dead_letters"] += 1
-            at = (offset + 1, self.clock)
-            self.outputs.append(Output("dead_letters", None, None, at, reason=rejected.reason))
+            self._letter(record, rejected.reason)
         self.next_offset = offset + 1
 
-    def _control(
-        self, offset: int, append_time: int, headers: Headers | None, value: bytes | None
-    ) -> None:
-        seen = envelope(headers, value)
+    def _opened(self, record: Record) -> Envelope:
+        if size_of(record.key, record.headers, record.value) > LARGEST:
+            raise Rejected("size")
+        return envelope(record.headers, record.value)
+
+    def _letter(self, record: Record, reason: str) -> None:
+        """As it came, with the reason; cut if it is too large."""
+        errors = {
+            "reason": reason,
+            "partition": str(self.partition),
+            "offset": str(record.offset),
+            "at": ms_text(record.append_time),
+        }
+        key, value, headers = record.key, record.value, list(record.headers or ())
+        if reason == "size":
+            errors["size"] = str(size_of(key, headers, value))
+            key, value, headers = key and key[:1024], value and value[:MIB], []
+        headers += [(f"segstream.errors.{name}", text.encode()) for name, text in errors.items()]
+        at = (record.offset + 1, self.clock)
+        self.outputs.append(Output("dead_letters", key, value, at, reason=reason, headers=headers))
+
+    def _control(self, record: Record, seen: Envelope) -> None:
+        data = seen.body()
         if seen.type == "segstream.model":
-            version, digest = seen.body.get("version"), seen.body.get("digest")
-            if type(version) is not int or version < 1:
+            version, digest = data.get("version"), data.get("digest")
+            if type(version) is not int or not 1 <= version < 2**63:
                 raise Rejected("schema")
             if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+                raise Rejected("schema")
+            if data.keys() > {"version", "digest"}:
                 raise Rejected("schema")
             if version not in self.models or self.models[version]["digest"] != digest:
                 raise Rejected("model")
             self.active = max(self.active, version)
         elif seen.type == "segstream.clock":
-            self._advance(min(instant(seen.body.get("time")), append_time), offset)
+            time = instant(data.get("time"))
+            if data.keys() > {"time"}:
+                raise Rejected("schema")
+            self._advance(min(time, record.append_time), record.offset)
         else:
             raise Rejected("control")
         self.counts["control"] += 1
 
-    def _call(
-        self, offset: int, append_time: int, headers: Headers | None, value: bytes | None
-    ) -> None:
+    def _call(self, record: Record, seen: Envelope) -> None:
+        offset, append_time = record.offset, record.append_time
+        before = appended_of(record.headers)
         call, raw = read_call(
-            envelope(headers, value),
+            seen,
             append_time=append_time,
+            first_appended=append_time if before is None else before[1],
             default_id=f"{self.partition}-{offset}",
             measures=self.measures,
             traits=self.traits,
             money=self.money,
         )
-        if partition_of(raw, self.partitions, self.partitioner) != self.partition:
-            raise Rejected("partition")
+        target = partition_of(raw, self.partitions, self.partitioner)
+        if target != self.partition:
+            self._forward(record, target)
+            return
         time = min(call.time, append_time)
         self.counts["skewed"] += call.time > append_time
         self._advance(time, offset)
@@ -213,6 +272,22 @@ class Oracle:
         else:
             accepted = Accepted(offset, time, id_hash, call.amounts, call.traits)
             self._accept(call, accepted, known or self._birth(call.customer))
+
+    def _forward(self, record: Record, target: int) -> None:
+        """Section 2, rule 4: a call of a customer of another partition goes there."""
+        key, value, headers = record.key, record.value, record.headers or ()
+        hops, before = hops_of(headers), appended_of(headers)
+        if hops >= MOST_HOPS or size_of(key, headers, value) > LARGEST_FORWARDED:
+            raise Rejected("partition")
+        self.counts["forwarded"] += 1
+        names = ("segstream.hops", "segstream.appended")
+        appended = ms_text(record.append_time).encode() if before is None else before[0]
+        kept = [
+            *(header for header in headers if header[0] not in names),
+            *zip(names, (str(hops + 1).encode(), appended), strict=True),
+        ]
+        at = (record.offset + 1, self.clock)
+        self.outputs.append(Output("events", key, value, at, headers=kept, target=target))
 
     # --- clock, ticks -----------------------------------------------------------------
 

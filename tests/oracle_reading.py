@@ -14,8 +14,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
+MIB = 1_048_576
+LARGEST, LARGEST_FORWARDED = 10 * MIB, 10 * MIB - 65_536
+MOST_HOPS = 3
+DEEPEST = 500
+CE_HEADERS = ("ce_type", "ce_id", "ce_time")
 CALLS = ("track", "identify", "page", "screen", "group", "alias")
 SUM_MAX = Decimal(10) ** 9
 LAST_MAX = Decimal(10) ** 12
@@ -81,12 +86,26 @@ class Money:
 
 @dataclass(frozen=True)
 class Envelope:
-    """`type` is None for a plain call; `id` and `time` are those of the CloudEvent."""
+    """`type` is None for a plain call; `id` and `time` are those of the CloudEvent.
+
+    `data` are bytes as long as nobody has asked what they hold, otherwise a parsed value.
+    """
 
     type: str | None
     id: str | None
     time: str | None
-    body: dict[str, Any]
+    data: Any
+
+    @property
+    def is_control(self) -> bool:
+        return (self.type or "").startswith("segstream.")
+
+    def body(self) -> dict[str, Any]:
+        if self.data is None or isinstance(self.data, bytes):
+            return parse_object(self.data)
+        if not isinstance(self.data, dict):
+            raise Rejected("schema")
+        return self.data
 
 
 @dataclass(frozen=True)
@@ -201,9 +220,44 @@ def parse_object(value: bytes | None) -> dict[str, Any]:
         json.dumps(parsed, ensure_ascii=False, default=str).encode()  # no lone surrogates
     except (ValueError, RecursionError):
         raise Rejected("json") from None
-    if not isinstance(parsed, dict):
+    if not isinstance(parsed, dict) or depth_of(value or b"") > DEEPEST:
         raise Rejected("json")
     return parsed
+
+
+def depth_of(value: bytes) -> int:
+    """Most levels of arrays and objects around any place in a JSON text."""
+    depth = deepest = 0
+    for part in re.findall(rb'"(?:[^"\\]|\\.)*"|[][{}]', value):
+        depth += (part in b"[{") - (part in b"]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def size_of(key: bytes | None, headers: Headers | None, value: bytes | None) -> int:
+    """Bytes of key, value and headers, 10 more for each header."""
+    size = len(key or b"") + len(value or b"")
+    return size + sum(len(n.encode()) + len(v or b"") + 10 for n, v in headers or ())
+
+
+def named(headers: Headers | None) -> dict[str, bytes]:
+    """Headers by name: one without a value is as if it were not there; the last one counts."""
+    return {name: value for name, value in headers or () if value is not None}
+
+
+def hops_of(headers: Headers | None) -> int:
+    """How often a record was forwarded."""
+    text = named(headers).get("segstream.hops", b"")
+    return int(text) if re.fullmatch(rb"[0-9]{1,9}", text) else 0
+
+
+def appended_of(headers: Headers | None) -> tuple[bytes, int] | None:
+    """When a forwarded record was first appended, as written and in ms; None if that is no time."""
+    text = named(headers).get("segstream.appended", b"")
+    try:
+        return text, instant(text.decode())
+    except (UnicodeDecodeError, Rejected):
+        return None
 
 
 def instant(text: Any) -> int:
@@ -230,31 +284,24 @@ def instant(text: Any) -> int:
 
 
 def envelope(headers: Headers | None, value: bytes | None) -> Envelope:
-    named = dict(headers or ())
-    if "ce_type" in named:
-        texts = {k: (v or b"").decode("utf-8", "replace") for k, v in named.items()}
-        body = parse_object(value)
-        return Envelope(texts["ce_type"], texts.get("ce_id"), texts.get("ce_time"), body)
-    body = parse_object(value)
-    if not (named.get("content-type") or b"").startswith(b"application/cloudevents"):
-        return Envelope(None, None, None, body)
+    found = named(headers)
+    if "ce_type" in found:
+        try:
+            texts = {name: found[name].decode() for name in CE_HEADERS if name in found}
+        except UnicodeDecodeError:
+            raise Rejected("schema") from None
+        return Envelope(texts["ce_type"], texts.get("ce_id"), texts.get("ce_time"), value)
+    if not found.get("content-type", b"").lower().startswith(b"application/cloudevents"):
+        return Envelope(None, None, None, value)
+    event = parse_object(value)
     for name in ("specversion", "id", "source", "type"):
-        if not isinstance(body.get(name), str) or not body[name]:
+        if not isinstance(event.get(name), str) or not event[name]:
             raise Rejected("schema")
-    if not isinstance(body.get("data"), dict):
+    if "data" not in event or not isinstance(event.get("time"), str | None):
         raise Rejected("schema")
-    return Envelope(body["type"], body["id"], body.get("time"), body["data"])
-
-
-def is_control(headers: Headers | None, value: bytes | None) -> bool:
-    """Whether the CloudEvents type begins with `segstream.`, however broken the data is."""
-    ce_type = dict(headers or ()).get("ce_type")
-    if ce_type is not None:
-        return ce_type.startswith(b"segstream.")
-    try:
-        return (envelope(headers, value).type or "").startswith("segstream.")
-    except Rejected:
-        return False
+    # Parsed data that are null are not the same as a value that is null: there is an envelope.
+    data = [] if event["data"] is None else event["data"]
+    return Envelope(event["type"], event["id"], event.get("time"), data)
 
 
 def _text(value: Any, longest: int = 256) -> str:
@@ -355,27 +402,31 @@ def read_call(
     seen: Envelope,
     *,
     append_time: int,
+    first_appended: int,
     default_id: str,
     measures: Sequence[Measure],
     traits: Sequence[Trait],
     money: Money | None,
 ) -> tuple[Call, str]:
-    """The call and its raw id; the partition is checked by the caller, last."""
-    body = seen.body
+    """The call and its raw id; the partition is checked by the caller, last.
+
+    `first_appended` stands in for a missing time.
+    """
+    body = seen.body()
     kind = body.get("type")
-    if kind not in CALLS:
-        raise Rejected("schema")
     if kind == "alias":
         raise Rejected("alias")
+    if not isinstance(kind, str) or kind not in CALLS:
+        raise Rejected("schema")
     customer, raw = customer_of(body)
-    timestamp = body.get("timestamp")
-    if timestamp is None:
-        timestamp = seen.time
-    time = append_time if timestamp is None else instant(timestamp)
     message_id = body.get("messageId")
     if message_id is None:
         message_id = default_id if seen.id is None else seen.id
     message_id = _text(message_id)
+    timestamp = body.get("timestamp")
+    if timestamp is None:
+        timestamp = seen.time
+    time = first_appended if timestamp is None else instant(timestamp)
     event = _text(body.get("event")) if kind == "track" else None
     used = "traits" if kind in ("identify", "group") else "properties"
     for name in (used, "context"):

@@ -9,9 +9,10 @@ import json
 import re
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from tests.oracle_reading import Headers, partition_of
+from tests.oracle import Record
+from tests.oracle_reading import LARGEST, LARGEST_FORWARDED, Headers, partition_of, size_of
 from tests.streams_config import Shape, random_models, random_shape
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
@@ -22,19 +23,21 @@ WRONG_SUMS = ('"12"', "true", "-0.01", "1000000000.01", "1e400", "[]", "12345678
 WRONG_NUMBERS = ('"12"', "false", "1e13", "-1000000000001", "1e999", "[1]")
 WRONG_CURRENCIES: tuple[Any, ...] = ("XXX", "", "usd", 7, True, ["EUR"], {})
 BAD_VALUES = (None, b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b'{"type":"track",}', b"null")
+HOPS: tuple[bytes | None, ...] = (
+    b"0", b"1", b"2", b"3", b"003", b"999999999", b"1234567890", b"-1", b"1.0", b"", b"\xff",
+    "٣".encode(), None,
+)  # fmt: skip
+HUGE = ("1e400", "1" + "0" * 400, str(2**63), str(2**63 - 1), str(2**31), "-1", "1.0", "1e0")
+NO_TIMES = (b"", b"noon", b"\xff", b"1969-12-31T23:59:59Z", b"2201-01-01T00:00:00Z", None)
+FORGED = (
+    ("segstream.errors.reason", b"json"), ("segstream.errors.size", b"7"),
+    ("segstream.errors.at", None), ("segstream.redriven", b"true"), ("ce_id", b"unread"),
+    ("", b""), ("Größe", b"\0"),
+)  # fmt: skip
 ODD_IDS = ("Zoë", "日本-7", "用户", "😀", "x y", "ü" * 256, "a", "A:1")
 
 
 Partitioner = Literal["murmur2", "crc32"]
-
-
-class Record(NamedTuple):
-    """`append_time` in ms; `value` null is a tombstone."""
-
-    offset: int
-    append_time: int
-    headers: Headers | None
-    value: bytes | None
 
 
 @dataclass(frozen=True)
@@ -127,9 +130,31 @@ class _Writer:
                 found.append(name)
         return found
 
-    def write(self, headers: Headers | None, value: bytes | None) -> None:
-        self.records.append(Record(self.offset, self.now, headers, value))
+    def write(
+        self, headers: Headers | None, value: bytes | None, key: bytes | None = b"ignored"
+    ) -> None:
+        """Append a record; now and then its headers and key say what they have no say in."""
+        rng = self.rng
+        if rng.random() < 0.2:
+            headers = [*(headers or []), *self.notes()]
+        key = rng.choice([key, key, None, b"", b"\xff"])
+        self.records.append(Record(self.offset, self.now, headers, value, key))
         self.offset += 1 if self.rng.random() < 0.9 else self.rng.randint(2, 5)
+
+    def notes(self) -> list[tuple[str, bytes | None]]:
+        """Headers that only segstream itself should write."""
+        rng = self.rng
+        found: list[tuple[str, bytes | None]] = []
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            time = text_of(rng, self.event_time()).encode()
+            found += [
+                rng.choice([
+                    ("segstream.hops", rng.choice(HOPS)),
+                    ("segstream.appended", rng.choice([time, time, rng.choice(NO_TIMES)])),
+                    rng.choice(FORGED),
+                ])
+            ]  # fmt: skip
+        return found
 
     # --- time -------------------------------------------------------------------------
 
@@ -242,6 +267,34 @@ class _Writer:
             body["timestamp"] = text_of(self.rng, self.event_time())
         self.send(body)
 
+    # --- strays, large records --------------------------------------------------------
+
+    def stray(self) -> None:
+        """A call of a customer of another partition, perhaps not for the first time."""
+        rng, stranger = self.rng, self.rng.choice(self.strangers)
+        name = rng.choice(["userId", "userId", "anonymousId"])
+        body = {**self.body(), "userId": None, name: stranger}
+        if rng.random() < 0.3:
+            body.pop("userId" if name != "userId" else "messageId", None)
+        self.send(body)
+
+    def large(self) -> None:
+        """Just at or above a limit, filled up with something that is not read."""
+        rng, body = self.rng, {"type": "page", "userId": self.users[0]}
+        most = LARGEST
+        if self.strangers and rng.random() < 0.5:
+            body["userId"], most = self.strangers[0], LARGEST_FORWARDED
+        key = rng.choice([None, b"k", b"k" * 2_000])
+        headers = rng.choice(
+            [None, [("trace", b"1"), ("größe", None)], [("h" * 70, b"v" * 70)] * 9]
+        )
+        above = rng.choice([0, 0, 1, 1, 70_000])
+        value = _json({**body, "unread": "@"})
+        room = most + above - size_of(key, headers, value)
+        value = value.replace(b"@", rng.choice([b"x", b" "]) * (room + 1))
+        self.records.append(Record(self.offset, self.now, headers, value, key))
+        self.offset += 1
+
     # --- dead letters -----------------------------------------------------------------
 
     def broken(self) -> None:
@@ -251,11 +304,9 @@ class _Writer:
         survey = {"type": "track", "event": "Survey Answered"}
         fields = {name: value for name, value in body.items() if name not in ("userId", "type")}
         fields.pop("anonymousId", None)
-        stranger = rng.choice(self.strangers or ["a:1"])
         changes: list[dict[str, Any]] = [
             {**body, "userId": "a:1"},
-            {**body, "userId": stranger},
-            {**body, "userId": None, "anonymousId": stranger if self.strangers else None},
+            {**body, "userId": "", "anonymousId": None},
             {**fields, "type": body["type"]},
             {**body, "type": "alias", "previousId": "old"},
             {**body, "type": rng.choice(["purchase", "", None, 7])},
@@ -289,6 +340,8 @@ class _Writer:
             {**body, "userId": "x" * 257},
             {**body, "userId": "nul\0"},
             {**body, "userId": Raw('"\\ud800"')},
+            {**body, "unread": Raw('"\\udc00\\ud800"')},
+            {**body, "unread": Raw("[" * (deep := rng.choice([400, 499, 500, 990])) + "]" * deep)},
             {**body, "userId": "u", "anonymousId": 7},
             {"type": "alias", "previousId": "old"},
             {**body, "timestamp": at.replace("T", " ")},
@@ -344,6 +397,8 @@ class _Writer:
                 ("model", {"version": 0, "digest": digest}),
                 ("model", {"version": "1", "digest": digest}),
                 ("model", {"version": newest}),
+                ("model", {"version": Raw(rng.choice(HUGE)), "digest": digest}),
+                ("model", {"version": newest, "digest": digest, "more": 1}),
                 ("model", b"{"),
                 ("clock", {}),
                 ("clock", {"time": "noon"}),
@@ -355,11 +410,14 @@ class _Writer:
 
     # --- the whole --------------------------------------------------------------------
 
-    def run(self, length: int) -> Stream:
+    def run(self, length: int, large: int = -1) -> Stream:
+        """`large`: which record is a large one."""
         rng = self.rng
         first_model = rng.choice([0.02, 0.2, 0.5])
         for index in range(length):
             self.pass_time()
+            if index == large:
+                self.large()
             progress, draw = index / length, rng.random()
             if draw < 0.03 and progress > first_model:
                 self.activate(progress)
@@ -371,6 +429,8 @@ class _Writer:
                 self.arguable() if self.disputed and rng.random() < 0.5 else self.broken()
             elif draw < 0.19 and self.bodies:
                 self.duplicate()
+            elif draw < 0.24 and self.strangers:
+                self.stray()
             else:
                 self.call()
         return Stream(
@@ -385,11 +445,13 @@ class _Writer:
 
 
 def generate(seed: int, *, disputed: bool = False) -> Stream:
-    """The stream of this seed: 50 to 400 records of one partition."""
+    """The stream of this seed: 50 to 400 records of one partition, now and then one of 10 MiB."""
     rng = Random(seed)
     setting = random_setting(rng, rng.choice([1, 2, 3, 4]))
     partition = rng.randrange(setting.partitions)
-    return _Writer(seed, setting, partition, disputed=disputed).run(rng.randint(50, 400))
+    length = rng.randint(50, 400)
+    large = rng.randrange(8 * length)
+    return _Writer(seed, setting, partition, disputed=disputed).run(length, large)
 
 
 def generate_topic(seed: int, partitions: int, longest: int) -> list[Stream]:

@@ -25,7 +25,6 @@ import pytest
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.check import define
 from segstream.core.event import Headers, Records
-from segstream.core.forward import HOPS
 from segstream.core.model import Model
 from segstream.core.output import Output
 from segstream.core.record import ModelRecord
@@ -97,7 +96,7 @@ class Replayed(NamedTuple):
     """A log as it is in the end, and the core's outcome of it."""
 
     result: Result
-    forwarded: list[tuple[Any, ...]]  # calls in the log that were forwarded
+    forwarded: list[tuple[Any, ...]]  # calls that the workers have added to the log
 
 
 def replayed(topic: Topic, log: MemoryLog) -> Replayed:
@@ -123,8 +122,8 @@ def replayed(topic: Topic, log: MemoryLog) -> Replayed:
         found.result.checkpoints[p] = run.checkpoint
         found.result.minutes.update(indexed(p, run.store.minutes.get(0, {})))
         note(found.result.said, run.outputs)
-        hopped = [r for r in records if any(name == HOPS for name, _ in r.headers or ())]
-        found.forwarded.extend((p, r.key, r.value, tuple(r.headers or ())) for r in hopped)
+        added = records[len(topic.streams[p].records) :]
+        found.forwarded.extend((p, r.key, r.value, tuple(r.headers or ())) for r in added)
     return found
 
 
@@ -165,9 +164,11 @@ class World:
         for number, part in enumerate(topic.streams):
             start = part.records[0].offset
             self.log.published[number] = Published(Position(start, 0), layout, start)
-            for offset, appended, headers, value in part.records:
+            for offset, appended, headers, value, key in part.records:
                 kept: Headers = None if headers is None else [*headers]
-                self.log.append(number, value, appended=appended, headers=kept, offset=offset)
+                self.log.append(
+                    number, value, appended=appended, headers=kept, key=key, offset=offset
+                )
         self.store = Store(self)
         self.outputs: list[Any] = []
         self.workers: list[Worker] = []

@@ -18,7 +18,7 @@ import pytest
 
 from segstream.core.batch import CAUSES, OUTCOMES
 from segstream.core.step import Partition
-from tests.comparison import problems
+from tests.comparison import letter_headers, problems
 from tests.harness import Run
 from tests.oracle import Oracle
 from tests.streams import Stream, generate
@@ -32,7 +32,7 @@ PROCESSES = 2
 
 REASONS = (
     "json", "schema", "customer", "alias", "timestamp", "value", "partition", "model", "control",
-    "currency",
+    "currency", "size",
 )  # fmt: skip
 RULES = ("clear", "held", "retired")
 #: What must have occurred somewhere, or the streams prove less than they seem to.
@@ -41,6 +41,7 @@ WANTED = {
     *(f"cause {cause}" for cause in CAUSES),
     *(f"rule {rule}" for rule in RULES),
     *(f"dead letter {reason}" for reason in REASONS),
+    *(f"forwarded, hop {hop}" for hop in (1, 2, 3)),
     "level raised",
     "forgotten and back",
     "sample",
@@ -66,7 +67,7 @@ def compared(seeds: list[int]) -> Seen:
         stream = generate(seed, disputed=seed % 3 == 2)
         try:
             run = core_of(stream, Random(seed))
-            wrong = problems(run, oracle_of(stream, run), stream.records)
+            wrong = problems(run, oracle_of(stream, run))
         except Exception as error:  # noqa: BLE001 (the seed must be told, whatever it is)
             found.problems[seed] = [repr(error)]
             continue
@@ -108,8 +109,9 @@ def occurred(run: Run, stream: Stream) -> Iterator[str]:
     gone = set()
     for output in run.outputs:
         if output.topic == "dead_letters":
-            reason = dict(output.headers)["segstream.errors.reason"] or b""
-            yield f"dead letter {reason.decode()}"
+            yield f"dead letter {letter_headers(output.headers)[1]['reason'].decode()}"
+        elif output.topic == "events":
+            yield f"forwarded, hop {(output.headers[-2][1] or b'').decode()}"
         elif output.topic == "samples":
             marker = (output.key or b"").startswith(b"day-")
             yield "day marker" if marker else "sample" if output.value else "sample removed"

@@ -9,7 +9,7 @@ from segstream.core.check import ConfigError, define
 from segstream.core.inspect import portrait
 from segstream.core.step import Partition
 from tests.harness import RETAIL, Run, columns
-from tests.streams import Record
+from tests.oracle import Record
 
 MONEY = {
     "base": "GBP",

@@ -19,7 +19,7 @@ from segstream.core.record import (
     Sample,
 )
 from tests.oracle import Oracle, Output
-from tests.oracle_reading import Rejected, instant, murmur2
+from tests.oracle_reading import Headers, Rejected, instant, murmur2
 from tests.streams import generate
 from tests.streams_config import canonical_digest
 
@@ -93,9 +93,7 @@ class Log:
         )
         self.offset = 0
 
-    def feed(
-        self, append_time: int, value: Any, headers: list[tuple[str, bytes]] | None = None
-    ) -> None:
+    def feed(self, append_time: int, value: Any, headers: Headers | None = None) -> None:
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.oracle.feed(self.offset, append_time, headers, body)
         self.offset += 1
@@ -194,6 +192,56 @@ def test_cloud_events_stand_in_for_what_is_missing() -> None:
     (change,) = log.changes()
     assert (change["customer"], change["event"]) == ("a:v", {"id": "e-1", "name": "Order"})
     assert change["at"] == iso(NOON - 5)
+
+
+def stray_log(partitions: int = 2) -> tuple[Log, bytes]:
+    """A log of partition 0, and a call of a customer of partition 1."""
+    log = Log()
+    log.oracle.partitions = partitions
+    name = next(n for n in map(str, range(99)) if (murmur2(n.encode()) & 0x7FFFFFFF) % 2)
+    return log, json.dumps({"type": "page", "userId": name}).encode()
+
+
+def test_a_call_on_a_wrong_partition_goes_on_with_the_time_of_its_first_append() -> None:
+    log, call = stray_log()
+    log.feed(NOON, call, [("trace", b"1"), ("segstream.hops", b"x")])
+    first = [("segstream.hops", b"1"), ("segstream.appended", iso(NOON).encode())]
+    log.feed(NOON + 5, call, [*first, ("trace", None)])
+    once, twice = log.outputs("events")
+    assert (once.target, once.value, once.headers) == (1, call, [("trace", b"1"), *first])
+    assert twice.headers == [("trace", None), ("segstream.hops", b"2"), first[1]]
+    assert log.counts == {"forwarded": 2}
+    assert log.oracle.clock == 0
+
+
+def test_a_call_is_forwarded_three_times_at_most() -> None:
+    log, call = stray_log()
+    for hops in (b"2", b"3", b"999999999", b"9999999999"):
+        log.feed(NOON, call, [("segstream.hops", hops)])
+    assert log.counts == {"forwarded": 2, "dead_letters": 2}
+    assert [letter.reason for letter in log.outputs("dead_letters")] == ["partition"] * 2
+
+
+def test_a_forwarded_call_without_a_time_has_that_of_its_first_append() -> None:
+    log = Log()
+    log.feed(
+        NOON, {"type": "page", "userId": "u"}, [("segstream.appended", iso(NOON - 7).encode())]
+    )
+    assert (log.counts, log.oracle.clock) == ({"valid": 1}, NOON - 7)
+
+
+def test_what_is_too_large_is_cut_and_what_cannot_carry_two_headers_more_is_not_forwarded() -> None:
+    log, call = stray_log()
+    spaces = b" " * (10 * 2**20 - len(call) - 10 - len("trace"))
+    log.feed(NOON, call + spaces + b" ", [("trace", None)])
+    log.feed(NOON, call + spaces, [("trace", None)])
+    log.feed(NOON, call + spaces[65_536:], [("trace", None)])
+    size, partition = log.outputs("dead_letters")
+    assert (size.reason, size.value) == ("size", (call + spaces)[: 2**20])
+    assert size.headers is not None
+    assert size.headers[-1] == ("segstream.errors.size", b"10485761")
+    assert partition.reason == "partition"
+    assert log.counts == {"dead_letters": 2, "forwarded": 1}
 
 
 def test_money_is_rounded_half_to_even_on_its_decimal_text() -> None:
@@ -553,7 +601,7 @@ def test_a_stream_is_reproducible_and_its_records_are_valid(seed: int) -> None:
         if output.value is not None and output.topic == "samples":
             kind: type[BaseModel] = DayMarker if str(output.key).startswith("day-") else Sample
             kind.model_validate(output.value)
-        elif output.value is not None:
+        elif output.value is not None and output.topic in kinds:
             kinds[output.topic].model_validate(output.value)
     counts = oracle.checkpoint()["counts"]
     outcomes = sum(counts.values()) - counts["skewed"] - counts["saturated"]

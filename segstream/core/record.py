@@ -172,7 +172,7 @@ class ModelRecord(Record):
 class ModelActivated(Record):
     """Data of the control event `segstream.model`."""
 
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=2**63 - 1)
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 

@@ -5,18 +5,23 @@ found in segment-models. Then States, Checkpoints and every committed record mus
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import chain
 from multiprocessing import get_context
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from segstream.core.step import Function
-from tests.comparison import as_kept, differences, state_of
+from tests.comparison import as_kept, differences, letter_headers, state_of
 from tests.integration.deployment import Deployment
-from tests.oracle import Oracle, Output
+from tests.oracle import Oracle, Output, Record
 
-Header = tuple[str, bytes]
-Record = tuple[int, int, list[Header] | None, bytes | None]
+#: Key, value and headers of a record.
+Came = tuple[bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
+#: The last headers of a record that was forwarded.
+FORWARDED = ["segstream.hops", "segstream.appended"]
 
 
 class Expected(NamedTuple):
@@ -47,8 +52,15 @@ def judge(
 class Verdict:
     """Everything there is to compare, read once, at the end."""
 
-    def __init__(self, at: Deployment, config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        at: Deployment,
+        config: dict[str, Any],
+        forged: Mapping[int, Sequence[Came]] = MappingProxyType({}),
+    ) -> None:
+        """`forged`: by partition, records of producers that claim to be forwarded."""
         self.at = at
+        self.forged = {p: forged.get(p, ()) for p in at.partitions}
         self.function = Function(at.settings.definition)
         self.log = {p: at.read("customer-events", p) for p in at.partitions}
         versions = [json.loads(m.value()) for m in at.read("segment-models", 0)]
@@ -79,7 +91,7 @@ class Verdict:
                 ("dead letters", self._dead_letters(p)),
             ):
                 found += [f"partition {p}, {part}: {text}" for text in texts]
-        return found + self._samples()
+        return found + self._samples() + self._forwarded()
 
     def _states(self, p: int) -> list[str]:
         start = self.at.keys.customer(p, "")
@@ -130,24 +142,43 @@ class Verdict:
 
     def _dead_letters(self, p: int) -> list[str]:
         """Key, value and headers as they came, then the reason and where it came from."""
-        topic = self.at.topic("customer-events")
-        wanted = []
-        for output in self.outputs(p, "dead_letters"):
-            original = self.log[p][output.position[0] - 1]
-            why = {
-                "reason": output.reason, "topic": topic, "partition": str(p),
-                "offset": str(original.offset()),
-            }  # fmt: skip
-            wanted.append((original.key(), original.value(), original.headers() or [], why))
-        there = []
+        wanted = [(o.key, o.value, o.headers) for o in self.outputs(p, "dead_letters")]
+        there, topics = [], set()
         for m in self.at.read("customer-events-dlq", p):
-            headers = m.headers()
-            added = [i for i, (name, _) in enumerate(headers) if name.startswith("segstream.er")]
-            errors = {name.rpartition(".")[2]: v.decode() for name, v in headers[added[0] :]}
-            assert errors.pop("message")
-            assert errors.pop("at").endswith("Z")
-            there.append((m.key(), m.value(), headers[: added[0]], errors))
-        return compared(there, wanted)
+            headers, errors = letter_headers(m.headers())
+            topics.add(errors["topic"].decode())
+            there.append((m.key(), m.value(), headers))
+        elsewhere = topics - {self.at.topic("customer-events")}
+        return [*compared(there, wanted), *(f"from topic {topic}" for topic in elsewhere)]
+
+    def _forwarded(self) -> list[str]:
+        """Each once in its target's log, those of one partition in order; no others claim to be."""
+        found = []
+        for target in self.at.partitions:
+            wanted = [
+                [
+                    (o.key, o.value, tuple(o.headers or ()))
+                    for o in self.outputs(p, "events")
+                    if o.target == target
+                ]
+                for p in self.at.partitions
+            ]
+            there = [
+                (m.key(), m.value(), tuple(m.headers()))
+                for m in self.log[target]
+                if [name for name, _ in (m.headers() or [])[-2:]] == FORWARDED
+            ]
+            lacking = Counter(chain(self.forged[target], *wanted))
+            lacking.subtract(there)
+            for record, number in lacking.items():
+                if number:
+                    text = f"{abs(number)} {'missing' if number > 0 else 'too many'}"
+                    found.append(f"forwarded to {target}: {text}: {record!r:.500}")
+            for source, records in enumerate(wanted):
+                rest = iter(there)
+                if not all(record in rest for record in records):
+                    found.append(f"forwarded from {source} to {target}: not in order")
+        return found
 
     def _samples(self) -> list[str]:
         """All partitions share one topic; within each, in order."""
@@ -182,7 +213,13 @@ def plain(value: Any) -> Any:
 
 
 def record_of(message: Any) -> Record:
-    return message.offset(), message.timestamp()[1], message.headers(), message.value()
+    return Record(
+        message.offset(),
+        message.timestamp()[1],
+        message.headers(),
+        message.value(),
+        message.key(),
+    )
 
 
 def headers_of(message: Any) -> dict[str, bytes]:
