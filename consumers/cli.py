@@ -225,6 +225,59 @@ def replay(
         raise typer.Exit(130)
 
 
+@app.command()
+def redrive(
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Only letters with this reason; may be repeated.")
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option(help="Only letters of this partition; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only records appended since: 2026-11-23T06:00:00Z, or 2h (ago)."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only records appended before.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many, the oldest.")] = None,
+    rate: Annotated[int, typer.Option(min=1, help="At most so many records a second.")] = 1_000,
+    again: Annotated[
+        bool, typer.Option("--again", help="Also what was sent before, once more.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be sent.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Send without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send dead letters into `customer-events` again, once their cause is mended."""
+    from consumers import redrive as redrive_  # noqa: PLC0415
+
+    settings = settings_.load()
+    try:
+        wanted = redrive_.wanted(settings, reason, partition, since, until)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not (dry_run or yes or sys.stdin.isatty()):
+        why = "without a terminal nobody can be asked; add it, or only look with --dry-run"
+        raise typer.BadParameter(why, param_hint="--yes")
+    run = redrive_.Redrive(settings, sends=not dry_run)
+    with stopping() as stop:
+        run.look(wanted, again=again, limit=limit, stop=stop)
+        if stop():
+            raise typer.Exit(130)
+    if not as_json:
+        run.show(out)
+    if not dry_run and run.number and (yes or typer.confirm(run.question(rate), err=True)):
+        with stopping() as stop:
+            run.send(rate, err, stop)
+    if as_json:
+        print(json.dumps(run.figures()))  # noqa: T201
+    else:
+        out.print(run.summary())
+    if run.stopped:
+        raise typer.Exit(130)
+
+
 # -- looking --------------------------------------------------------------------------
 
 

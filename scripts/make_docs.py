@@ -367,10 +367,13 @@ def _bare(parameter: str) -> str:
 
 
 def _kind(kind: Any) -> str:
-    names = [k for k in get_args(kind) or (kind,) if k is not NoneType]
-    if hasattr(names[0], "__members__"):
-        return " or ".join(f"`{member}`" for member in names[0].__members__)
-    return {bool: "switch", int: "integer", str: "text", Path: "path"}[names[0]]
+    if get_origin(kind) is UnionType:
+        kind = next(k for k in get_args(kind) if k is not NoneType)
+    if get_origin(kind) is list:
+        (kind,) = get_args(kind)
+    if hasattr(kind, "__members__"):
+        return " or ".join(f"`{member}`" for member in kind.__members__)
+    return {bool: "switch", int: "integer", str: "text", Path: "path"}[kind]
 
 
 def _given(default: Any) -> str:

@@ -1,7 +1,8 @@
 """Transactions on Apache Kafka: all of it or nothing, and what to do when nobody knows.
 
 Every call has a timeout. After a failure the producer is either back before the transaction, or
-replaced by a new one under the same id, which ends what the old one left open.
+replaced by a new one under the same id, which ends what the old one left open. One that was fenced
+is replaced only when it is asked to go on: its successor may be at work.
 """
 
 import logging
@@ -36,6 +37,10 @@ DENIED = {
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
 }
 """Rights do not come by waiting."""
+
+
+class Fenced(NotCommitted):
+    """Another producer has started under the same id, or Kafka had waited for this one too long."""
 
 
 def failure(what: str, error: KafkaError) -> Exception:
@@ -75,16 +80,15 @@ class Transactions:
     ) -> None:
         """What `fill` produces and the offsets, in one transaction.
 
-        NotCommitted if it was refused or its outcome is unknown; Unavailable if transactions
-        cannot start; Refused if it can never succeed.
+        NotCommitted if it was refused or its outcome is unknown (Fenced: perhaps because of a
+        successor); Unavailable if transactions cannot start; Refused if it can never succeed.
         """
         self.start()
         self._failed = None
         try:
             self._transaction(self._producer, fill, offsets, metadata)
         except KafkaException as error:
-            self._recover(error.args[0])
-            raise NotCommitted(f"not committed: {error.args[0].str()}") from error
+            raise self._recovered(error.args[0]) from error
 
     def _transaction(
         self,
@@ -107,21 +111,25 @@ class Transactions:
             raise failure("transactions cannot start", error.args[0]) from error
         return producer
 
-    def _recover(self, error: KafkaError) -> None:
+    def _recovered(self, error: KafkaError) -> NotCommitted:
         """Abort where that is possible; otherwise only a new producer knows where it stands."""
-        log.warning("transaction failed: %s", error.str())
+        log.info("transaction failed: %s", error.str())
         failed, self._producer = self._producer, None
+        last = error
         if failed is not None and error.txn_requires_abort():
             try:
                 failed.abort_transaction(SECONDS)
                 self._producer = failed
             except KafkaException as again:
-                log.warning("abort failed: %s", again.args[0].str())
+                last = again.args[0]
+                log.info("abort failed: %s", last.str())
         self._refuse(error)
-        if error.code() == FENCED:
-            log.warning("another worker uses the same slot, or this one was away too long")
+        if last.code() == FENCED:
+            text = "another worker uses the same slot, or this one was away too long"
+            return Fenced(f"not committed: {text}")
         # At once: an unknown outcome ends now, instead of when the transaction times out.
         self.start()
+        return NotCommitted(f"not committed: {error.str()}")
 
     def _refuse(self, error: KafkaError) -> None:
         """Refused if repeating it cannot help."""
