@@ -2,11 +2,11 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle bench docs clean
+.PHONY: help setup demo test check oracle bench kill-sweep recovery docs clean
 BIN := .venv/bin
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.ready ## Create .venv with all that the demo needs
 
@@ -27,6 +27,12 @@ oracle: .venv/.ready-dev ## Hold a whole year of real orders against the oracle 
 
 bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+kill-sweep: .venv/.ready-dev ## Kill and freeze real processes at every failpoint (minutes)
+	@$(BIN)/python -m tests.faults.sweep $(ARGS)
+
+recovery: .venv/.ready-dev ## Measure how long partitions stand still when a worker dies (minutes)
+	@$(BIN)/python -m tests.faults.recovery $(ARGS)
 
 docs: .venv/.ready-dev ## Write what is generated: schemas and reference pages
 	@$(BIN)/python scripts/make_schemas.py

@@ -52,7 +52,8 @@ REJECTED = {
 CLASSIC = {
     "partition.assignment.strategy": "range",
     "session.timeout.ms": 6_000,
-    "heartbeat.interval.ms": 2_000,
+    # A member hears of a change of the group by its next heartbeat: hand-overs wait for it.
+    "heartbeat.interval.ms": 500,
 }
 """Of a member in the classic protocol; in that of KIP-848 the brokers decide these."""
 CONSUMER = {

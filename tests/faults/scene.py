@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from segstream.shell.replay import ReplayError
 from segstream.shell.replay.barrier import Barrier
 from tests.faults.traffic import CONFIG, Sent, traffic
 from tests.integration.deployment import Deployment, code_of, deployment, log_of, wait
-from tests.integration.verdict import Verdict, headers_of, parsed
+from tests.integration.verdict import FORWARDED, Came, Verdict, headers_of, parsed
 
 OURS = frozenset({0, -signal.SIGKILL})
 """How a process may end here: by SIGTERM in order, or killed by us."""
@@ -86,6 +87,8 @@ class Crew:
         self._over.set()
         self._thread.join()
         kept, self._kept = self._kept, {}
+        for slot in kept:
+            self.signal(slot, signal.SIGCONT)
         for server in kept.values():
             server.terminate()
         for slot, server in kept.items():
@@ -137,6 +140,8 @@ class Stream:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.sent = 0
+        self.forged: dict[int, list[Came]] = defaultdict(list)
+        """By partition, what claims to have been forwarded."""
 
     def start(self) -> None:
         self._thread.start()
@@ -156,6 +161,8 @@ class Stream:
                 headers=cast(Any, [*headers]), on_delivery=self._delivered,
             )  # fmt: skip
             self.sent += 1
+            if [name for name, _ in headers[-2:]] == FORWARDED:
+                self.forged[partition].append((key, value, tuple(headers)))
         self._producer.poll(0)
 
     def _run(self) -> None:
@@ -205,24 +212,33 @@ class Scene:
             for p in self.at.partitions
             if self.at.published(p) != self.at.checkpoint(p).position
         ]
-        verdict = Verdict(self.at, tomllib.loads(self.config))
-        return [*behind, *out_of_order(self.at), *verdict.differences()]
+        verdict = Verdict(self.at, tomllib.loads(self.config), self.stream.forged)
+        return [*behind, *unlike_once(self.at), *verdict.differences()]
 
 
-def out_of_order(at: Deployment) -> list[str]:
-    """Changes that are lost, repeated or out of order: by their ids and sequences alone."""
+def unlike_once(at: Deployment) -> list[str]:
+    """What was published twice or out of order: by ids, sequences and offsets alone."""
     found = []
     for p in at.partitions:
+        stood = -1
+        for message in at.read("customer-events-dlq", p):
+            offset = int(headers_of(message)["segstream.errors.offset"])
+            if offset <= stood:
+                found.append(f"partition {p}: published twice: dead letter of offset {offset}")
+            stood = max(stood, offset)
         ids: set[bytes] = set()
         stands: dict[str, int] = {}
         for message in at.read("segment-changes", p):
             name, change = headers_of(message)["ce_id"], parsed(message)
             if name in ids:
-                found.append(f"partition {p}: change {name!r} twice")
+                found.append(f"partition {p}: published twice: change {name!r}")
             ids.add(name)
             customer, number = change["customer"], change["sequence"]
             if number != stands.get(customer, 0) + 1:
-                found.append(f"partition {p}: {json.dumps(change)} after {stands.get(customer)}")
+                found.append(
+                    f"partition {p}: out of order: {json.dumps(change)} after sequence "
+                    f"{stands.get(customer)}"
+                )
             stands[customer] = 0 if change["to"] is None else number
     return found
 

@@ -1,0 +1,328 @@
+"""Kills and freezes at every failpoint of real processes on real servers, and the verdict.
+
+`python -m tests.faults.sweep` (`make kill-sweep`). At each point a process is killed once, and
+later twice in a row: its successor dies at the same point again. At the points around a
+transaction processes are also frozen until others have taken over, and thawed. Points are played
+in groups, each in a deployment of its own, whose end is held against the oracle.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGCONT, SIGKILL, SIGTERM
+from typing import NamedTuple
+
+from segstream.shell.local import Servers, local_servers
+from tests.faults.failpoints import (
+    CLOCK,
+    PLACE,
+    SEGMENTER,
+    TRAINER,
+    Action,
+    Armed,
+    Kick,
+    arm,
+    fired,
+)
+from tests.faults.scene import Scene, scene
+from tests.faults.traffic import BEAT, Sent, traffic
+from tests.integration.deployment import wait
+
+MODULE = "tests.faults.failpoints"
+KICKS = {**SEGMENTER, **CLOCK, **TRAINER}
+FROZEN = (
+    "computed", "batch.first", "batch.produced", "batch.offsets", "batch.sent", "batch.committed",
+    "write.watched", "write.sent", "written", "lazy.offsets", "claim.W", "claim.N",
+    "forward.produced", "loaded",
+)  # fmt: skip
+FROZEN_LONG = ("batch.produced", "batch.offsets", "batch.offsets", "write.watched")
+"""Until the broker has aborted the transaction by itself."""
+FROZEN_TRAINER = (
+    "version.fitted", "version.produced", "version.offsets", "version.committed",
+    "version.announced.1", "trainer.announcing",
+)  # fmt: skip
+PATIENCE = 90.0
+KICK_AGAIN = 12.0
+LONG_SECONDS = 24.0
+"""Transaction timeout (10 s), the broker's look at it (every 10 s), and a little."""
+Tell = Callable[[str], None]
+
+
+class Fate(NamedTuple):
+    point: str
+    action: Action
+
+
+@dataclass
+class Play:
+    """Faults in one scene."""
+
+    scene: Scene
+    place: Path
+    rng: random.Random
+    tell: Tell
+    tally: Counter[Fate] = field(default_factory=Counter)
+    wanted: Counter[Fate] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.place.mkdir()
+
+    def start(self, process: str, *slots: str, **more: str) -> None:
+        for slot in slots:
+            more |= {PLACE: str(self.place)}
+            self.scene.crew.start(process, slot, module=MODULE, **more)
+
+    def kills(self, points: Mapping[str, Sequence[str]], times: Sequence[int] = (1, 2)) -> None:
+        """Slot → points: each slot goes through its own, once each and then twice in a row."""
+        with ThreadPoolExecutor(len(points)) as threads:
+            futures = [threads.submit(self._kills, slot, points[slot], times) for slot in points]
+            for future in futures:
+                future.result()
+
+    def _kills(self, slot: str, points: Sequence[str], often: Sequence[int]) -> None:
+        for times in often:
+            for point in points:
+                skip = self.rng.randrange(3) if KICKS[point] == "" else 0
+                self.happens(slot, Armed(point, "kill", times, skip))
+
+    def happens(self, slot: str, armed: Armed) -> None:
+        """Arm, and wait until it has fired as often as asked."""
+        fate = Fate(armed.point, armed.action)
+        self.wanted[fate] += armed.times
+        before = len(fired(self.place, slot))
+        arm(self.place, slot, armed)
+        now = kicked = time.monotonic()
+        deadline, kicked = now + PATIENCE, now - KICK_AGAIN
+        while (done := len(fired(self.place, slot)) - before) < armed.times:
+            now = time.monotonic()
+            assert now < deadline, f"{slot} did not come to {armed}: {done} times only"
+            if now - kicked >= KICK_AGAIN and self._kick(slot, KICKS[armed.point]):
+                kicked = now
+            time.sleep(0.05)
+        self.tally[fate] += done
+        self.tell(f"{slot}: {armed.point}, {armed.action} × {armed.times}")
+
+    def _kick(self, slot: str, kick: Kick) -> bool:
+        """Make it come to a point; False if it must have come up before that."""
+        if kick == "kill":
+            self.scene.crew.signal(slot, SIGKILL)
+            return True
+        if not kick:
+            return True
+        process = "trainer" if slot.startswith("trainer") else "segmenter"
+        members = self.scene.at.members(process).keys()
+        if slot not in members:
+            return False
+        if kick == "term":
+            self.scene.crew.signal(slot, SIGTERM)
+        else:
+            others = sorted(members - {slot})
+            if not others:
+                return False
+            self.scene.crew.signal(self.rng.choice(others), SIGKILL)
+        return True
+
+    def freezes(self, points: Sequence[str], slots: Sequence[str], seconds: float = 0) -> None:
+        """Freeze as many at a time as there are slots until others own all, and thaw them."""
+        for start in range(0, len(points), len(slots)):
+            here = dict(zip(slots, points[start:], strict=False))
+            with ThreadPoolExecutor(len(here)) as threads:
+                futures = [
+                    threads.submit(self.happens, slot, Armed(point, "freeze"))
+                    for slot, point in here.items()
+                ]
+                for future in futures:
+                    future.result()
+            self._others_own(here.keys())
+            time.sleep(max(1.5, seconds))
+            for slot in here:
+                self.scene.crew.signal(slot, SIGCONT)
+            self._back(*here)
+
+    def freezes_of_trainers(self, points: Sequence[str]) -> None:
+        """Freeze the one that works until the other one does."""
+        for point in points:
+            wait(lambda: self.scene.at.members("trainer"), "trainers", PATIENCE)
+            (slot,) = [s for s, owned in self.scene.at.members("trainer").items() if owned]
+            self.happens(slot, Armed(point, "freeze"))
+            self._others_own({slot}, "trainer")
+            time.sleep(2.5)
+            self.scene.crew.signal(slot, SIGCONT)
+            self._back(slot, process="trainer")
+
+    def _others_own(self, frozen: object, process: str = "segmenter") -> None:
+        def taken() -> bool:
+            members = self.scene.at.members(process)
+            return bool(members) and not (members.keys() & set(frozen))  # type: ignore[call-overload]
+
+        wait(taken, f"others take over from {frozen}", 40)
+
+    def _back(self, *slots: str, process: str = "segmenter") -> None:
+        wait(lambda: set(slots) <= self.scene.at.members(process).keys(), f"{slots}: back", 40)
+
+
+# -- groups ------------------------------------------------------------------------------
+
+SLOTS = ("one", "two", "three")
+
+
+def claims(play: Play) -> None:
+    """All that happens at a start, a claim, a rebalance and a graceful stop."""
+    play.start("segmenter", *SLOTS)
+    play.start("trainer", "trainer")
+    play.scene.stream.start()
+    wait(lambda: play.scene.at.end("segment-models"), "a first version", PATIENCE)
+    segmenter = [point for point in SEGMENTER if KICKS[point]]
+    trainer = [point for point in TRAINER if KICKS[point]]
+    play.kills({**dealt(segmenter, SLOTS), "trainer": trainer})
+
+
+def batches(play: Play) -> None:
+    """All that happens from poll to write, and to versions."""
+    play.start("segmenter", *SLOTS)
+    play.start("trainer", "trainer")
+    play.scene.stream.start()
+    segmenter = [point for point in SEGMENTER if not KICKS[point]]
+    trainer = [point for point in TRAINER if not KICKS[point]]
+    play.kills({**dealt(segmenter, SLOTS), "trainer": trainer})
+
+
+def freezes(play: Play) -> None:
+    """Two of three segmenters at a time, and beside them the trainers."""
+    play.start("segmenter", *SLOTS)
+    play.start("trainer", "trainer-a", "trainer-b")
+    play.scene.stream.start()
+    with ThreadPoolExecutor(1) as thread:
+        trainers = thread.submit(play.freezes_of_trainers, FROZEN_TRAINER)
+        play.freezes(FROZEN, SLOTS[:2])
+        play.freezes(FROZEN_LONG, SLOTS[:2], LONG_SECONDS)
+        trainers.result()
+
+
+def clock(play: Play) -> None:
+    """The wall clock in the log of silent partitions; ends with processes that leave it out."""
+    play.start("segmenter", *SLOTS[:2], SEGSTREAM_CLOCK_IDLE="1s")
+    play.scene.stream.start()
+    play.kills(dealt([*CLOCK], SLOTS[:2]))
+    for slot in SLOTS[:2]:
+        play.scene.crew.release(slot)
+        code, _ = play.scene.at.stop(slot)
+        assert code == 0, f"{slot} ended with {code}"
+    play.start("segmenter", *SLOTS[:2], SEGSTREAM_CLOCK_IDLE="off")
+
+
+def dealt(points: Sequence[str], slots: Sequence[str]) -> dict[str, Sequence[str]]:
+    return {slot: points[i :: len(slots)] for i, slot in enumerate(slots)}
+
+
+def played(seed: int, partitions: int) -> Iterator[list[Sent]]:
+    """Months of a shop: as much as the oracle can follow."""
+    return traffic(seed, partitions, arrivals=1.0)
+
+
+def live(seed: int, partitions: int) -> Iterator[list[Sent]]:
+    """Traffic of now, for tests that let the wall clock in."""
+    return traffic(seed, partitions, lambda _: time.time_ns() // 1_000_000 - BEAT)
+
+
+class Group(NamedTuple):
+    play: Callable[[Play], None]
+    beats: Callable[[int, int], Iterator[list[Sent]]] = played
+    per_second: float = 3.0
+
+
+GROUPS = {
+    "claims": Group(claims),
+    "batches": Group(batches),
+    "freezes": Group(freezes),
+    "clock": Group(clock, live, 0.25),
+}
+
+
+class Result(NamedTuple):
+    problems: list[str]
+    wanted: Counter[Fate]
+    tally: Counter[Fate]
+
+
+def run(servers: Servers, home: Path, name: str, seed: int, tell: Tell) -> Result:
+    """Play a group to its end, whatever happens, and judge it."""
+    group, began = GROUPS[name], time.monotonic()
+
+    def told(text: str) -> None:
+        tell(f"{time.monotonic() - began:5.0f} s  {name}: {text}")
+
+    beats = group.beats(seed, 4)
+    with scene(servers, home, f"sweep-{name}", beats, group.per_second) as made:
+        play = Play(made, home / f"points-{name}", random.Random(seed), told)
+        try:
+            group.play(play)
+            problems = []
+        except AssertionError as error:
+            problems = [str(error)]
+        told(f"played, {made.stream.sent} records; waiting for the end")
+        problems += made.finish()
+        told("; ".join(problems)[:2_000] or "as the oracle says")
+    return Result(problems, play.wanted, play.tally)
+
+
+def table(results: Mapping[str, Result]) -> list[str]:
+    lines = [f"{'failpoint':22} {'kills':>5} {'freezes':>7} {'fired':>10}  verdict"]
+    for name, result in results.items():
+        found = len(result.problems)
+        verdict = f"{found} problems" if found else "0 lost, 0 doubled, 0 wrong"
+        for point in dict.fromkeys(fate.point for fate in result.wanted):
+            kills, frozen = (result.tally[Fate(point, action)] for action in ("kill", "freeze"))
+            wanted = sum(n for fate, n in result.wanted.items() if fate.point == point)
+            fires = f"{kills + frozen:4} of {wanted:3}"
+            lines.append(f"{point:22} {kills:5} {frozen:7} {fires}  {name}: {verdict}")
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.faults.sweep")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--groups", nargs="*", choices=GROUPS, default=[*GROUPS])
+    parser.add_argument("--at-once", type=int, default=2, help="groups played at the same time")
+    chosen = parser.parse_args()
+
+    def tell(text: str) -> None:
+        print(text, flush=True)
+
+    tell(f"seed {chosen.seed}")
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory() as home,
+        local_servers(Path(home) / "servers", progress=tell) as servers,
+        ThreadPoolExecutor(chosen.at_once) as threads,
+    ):
+        futures = {
+            name: threads.submit(run, servers, Path(home), name, chosen.seed, tell)
+            for name in chosen.groups
+        }
+        results = {name: future.result() for name, future in futures.items()}
+    print(*table(results), sep="\n")
+    known = {fate.point for result in results.values() for fate, n in result.tally.items() if n}
+    missing = KICKS.keys() - known if chosen.groups == [*GROUPS] else set()
+    short = [f for r in results.values() for f, n in r.wanted.items() if r.tally[f] < n]
+    problems = [f"{name}: {text}" for name, r in results.items() for text in r.problems]
+    for text in [*problems, *(f"never fired: {p}" for p in sorted(missing)), *map(str, short)]:
+        print(text)
+    fires = sum(sum(r.tally.values()) for r in results.values())
+    good = not (problems or missing or short)
+    print(
+        f"kill-sweep {'held' if good else 'VIOLATED'}: {len(known)} failpoints fired {fires} "
+        f"times, {len(problems)} problems, seed {chosen.seed}, {time.monotonic() - began:.0f} s"
+    )
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
