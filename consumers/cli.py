@@ -319,6 +319,52 @@ def events(customer: str) -> None:
         look.events(settings_.load(), out, customer, stop)
 
 
+# -- checking and mending --------------------------------------------------------------
+
+
+@app.command()
+def audit(
+    customers: Annotated[
+        int, typer.Option(min=1, max=100_000, help="How many States and memberships, about.")
+    ] = 1_000,
+    customer: Annotated[
+        list[str] | None, typer.Option(help="Only this customer; may be given more than once.")
+    ] = None,
+    partition: Annotated[
+        list[int] | None, typer.Option(help="Only this partition; may be given more than once.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Chooses the customers; default: others each time.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Name customers by their ids, not their hashes.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compute partitions again from the log, and compare Redis and the topics with that.
+
+    All changes are compared, and the States and memberships of a sample of customers. Segmenters
+    may go on meanwhile. Needs memory for the States of one partition. Exit code 1 if anything
+    differs; 3 if nothing does, but a log does not reach back to its beginning.
+    """
+    from consumers import audit as audit_  # noqa: PLC0415
+
+    settings = settings_.load()
+    try:
+        wanted = audit_.wanted_of(
+            settings, customers, customer or [], partition or [], seed, plain=plain
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    run = audit_.Audit(settings, wanted)
+    run.run(err)
+    if as_json:
+        audit_.show_json(run.figures())
+    else:
+        run.show(out)
+    raise typer.Exit(run.code)
+
+
 # -- topics and settings --------------------------------------------------------------
 
 

@@ -1,169 +1,58 @@
-"""One partition computed again from its log, in memory, and in words what differs from it."""
+"""What the output topics of a partition hold, held against the log, and against itself."""
 
 import re
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from heapq import heappushpop
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from segstream.core.batch import Batch, Checkpoint, Position
-from segstream.core.call import ModelControl
-from segstream.core.event import Decoded, Records
+from segstream.core.batch import Position
+from segstream.core.difference import differences
 from segstream.core.expression import MINUTE
-from segstream.core.hash import customer_hash
-from segstream.core.model import Model
 from segstream.core.output import Output
-from segstream.core.step import Function, Outcome, Partition
+from segstream.core.window import Layout
 
-TICKS = 50_000
-_CE_ID = re.compile(r"(\d+)-(\d+)(?:-(\d+)-([0-9a-f]{16}))?", re.ASCII)
+About = Literal["checkpoint", "state", "index", "change", "membership"]
+_CE_ID = re.compile(r"(\d+)-(\d+)(?:-(\d+)-[0-9a-f]{16})?", re.ASCII)
 
 
-class Unreachable(Exception):
-    """The log does not lead to this position."""
+class Problem(NamedTuple):
+    """Something that is not as it must be. `customer` is empty if it is about none."""
+
+    about: About
+    customer: str
+    text: str
 
 
 class Sample:
-    """Customers chosen by a seed: those with the lowest ranks among all that were offered.
+    """Which customers are looked at: those that are named, or a share of all, chosen by a seed."""
 
-    Who drops out never comes back: whoever is chosen has been so since it was first offered.
-    """
+    def __init__(self, share: float, seed: int, named: Iterable[str] = ()) -> None:
+        self.named = frozenset(named)
+        self._seed, self._below = seed, int(share * 2**64)
 
-    def __init__(self, size: int, seed: int) -> None:
-        self.chosen: set[str] = set()
-        self._size, self._seed = size, seed
-        self._heap: list[tuple[int, str]] = []
-        self._closed = False
-
-    def wants(self, customer: str) -> bool:
-        """Whether it is chosen, or would be."""
-        full = len(self._heap) >= self._size
-        return customer in self.chosen or not full or -self._rank(customer) > self._heap[0][0]
-
-    def offer(self, customers: Iterable[str]) -> list[str]:
-        """Choose among these as well; who dropped out for them."""
-        dropped = []
-        for customer in customers:
-            if customer in self.chosen or not self.wants(customer):
-                continue
-            self.chosen.add(customer)
-            entry = (-self._rank(customer), customer)
-            if self._closed:
-                continue
-            if len(self._heap) < self._size:
-                self._heap.append(entry)
-                if len(self._heap) == self._size:
-                    self._heap.sort()
-                continue
-            _, out = heappushpop(self._heap, entry)
-            self.chosen.remove(out)
-            dropped.append(out)
-        return dropped
-
-    def close(self) -> None:
-        """Nobody drops out any more; those born from now on may join."""
-        self._closed = True
-
-    def _rank(self, customer: str) -> int:
-        return xxh3_64_intdigest(customer.encode(), self._seed)
+    def __contains__(self, customer: str) -> bool:
+        if self.named:
+            return customer in self.named
+        return xxh3_64_intdigest(customer.encode(), self._seed) < self._below
 
 
-class Recomputation:
-    """What a worker would have written and said, without anything being written or said.
+class Place(NamedTuple):
+    """Where in the log a change was caused; changes of a partition are published in this order."""
 
-    Holds the States of the whole partition, but what was said only of sampled customers.
-    `moved`, `rejected`: offset of the record of each change and dead letter, of all customers.
-    """
+    offset: int  # -1: its id is none of ours
+    is_event: bool
+    minute: int
+    customer: bytes
 
-    def __init__(
-        self, function: Function, where: Partition, start: Checkpoint, sample: Sample
-    ) -> None:
-        self.function, self.where, self.sample = function, where, sample
-        self.checkpoint = start
-        self.records = 0
-        self.states: dict[str, bytes] = {}
-        self.minutes: dict[int, set[str]] = {}
-        self.changes: dict[str, list[Output]] = {}
-        self.memberships: dict[str, list[Output]] = {}
-        self.moved, self.rejected = array("q"), array("q")
-
-    def decode(self, records: Records) -> tuple[Decoded, set[int]]:
-        """Events and controls, and the versions that must be at hand for the next step."""
-        decoded = self.function.decode(records, self.where)
-        return decoded, {c.version for _, c in decoded.controls if isinstance(c, ModelControl)}
-
-    def step(
-        self, records: Records, decoded: Decoded, models: Mapping[int, Model], target: Position
-    ) -> int:
-        """Compute a batch that ends at `target` at the latest; how many whole records it took.
-
-        All records are before `target`, or there is one, within whose ticks `target` lies.
-        """
-        if records.offsets[-1] < target.offset:
-            batch = self.function.gather(records, decoded, self.checkpoint, models, TICKS)
-        else:
-            batch = self._part(records, decoded, models, target)
-        people = self.function.touched(batch, self.checkpoint, self._due(batch))
-        blobs = [self.states.get(customer) for customer in people]
-        states = (people, blobs)
-        outcome = self.function.step(batch, self.checkpoint, self.where, models, states)
-        self.records += batch.size
-        self._write(outcome)
-        self._say(outcome.outputs, decoded.events.customers)
-        return batch.size
-
-    def _part(
-        self, records: Records, decoded: Decoded, models: Mapping[int, Model], target: Position
-    ) -> Batch:
-        """As many minutes of the record's ticks as lead to `target`, or fewer."""
-        first = self.function.gather(records, decoded, self.checkpoint, models, 0)
-        wanted = (target.clock - first.end.clock) // MINUTE + 1
-        if self.checkpoint.offset != target.offset or first.size or wanted < 1:
-            raise Unreachable(
-                f"the log leads to {_place(self.checkpoint.position)} and then to "
-                f"{_place(first.end)}, not to {_place(target)}"
-            )
-        customers = max(1, self.checkpoint.customers + len(decoded.events.customers))
-        ticks = wanted * customers // self.function.definition.tick.minutes
-        batch = self.function.gather(records, decoded, self.checkpoint, models, ticks)
-        return first if batch.size or batch.end > target else batch
-
-    def _due(self, batch: Batch) -> list[str]:
-        minutes = self.function.due_minutes(batch)
-        return [customer for minute in minutes for customer in self.minutes.get(minute, ())]
-
-    def _write(self, outcome: Outcome) -> None:
-        self.checkpoint = outcome.checkpoint
-        self.states.update(outcome.writes)
-        for customer in outcome.deletes:
-            del self.states[customer]
-        for minute, customer in outcome.unindexed:
-            self.minutes[minute].remove(customer)
-        for minute, customer in outcome.indexed:
-            self.minutes.setdefault(minute, set()).add(customer)
-
-    def _say(self, outputs: list[Output], customers: list[str]) -> None:
-        for dropped in self.sample.offer(customers):
-            self.changes.pop(dropped, None)
-            self.memberships.pop(dropped, None)
-        said = {"changes": self.changes, "memberships": self.memberships}
-        for output in outputs:
-            if output.topic == "dead_letters":
-                self.rejected.append(int(header(output.headers, "segstream.errors.offset")))
-            elif output.topic in said:
-                if output.topic == "changes":
-                    self.moved.append(order_of(header(output.headers, "ce_id"))[0])
-                customer = (output.key or b"").decode()
-                if customer in self.sample.chosen:
-                    said[output.topic].setdefault(customer, []).append(output)
-
-
-# -- what topics hold ------------------------------------------------------------------
+    def beyond(self, position: Position) -> bool:
+        """Whether it belongs to what comes after a position."""
+        # A tick of the next record may still lie in the part of its ticks that is done.
+        late = self.is_event or self.minute * MINUTE > position.clock
+        return self.offset >= position.offset and late
 
 
 class Kept(NamedTuple):
@@ -174,8 +63,8 @@ class Kept(NamedTuple):
     headers: Sequence[tuple[str, bytes | None]]
 
     @property
-    def ce_id(self) -> str:
-        return header(self.headers, "ce_id")
+    def customer(self) -> str:
+        return (self.key or b"").decode(errors="replace")
 
     @property
     def body(self) -> Any:
@@ -185,154 +74,113 @@ class Kept(NamedTuple):
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
+    @property
+    def ce_id(self) -> str:
+        return ce_id_of(self.headers)
 
-def header(headers: Sequence[tuple[str, bytes | None]] | None, name: str) -> str:
-    """The text of a header, empty if there is none."""
-    found = [value for key, value in headers or () if key == name and value is not None]
+    @property
+    def standing(self) -> "Standing":
+        """What it says, if it is a membership."""
+        body = self.body
+        return standing_of(body, body.get("sequence")) if isinstance(body, dict) else NOWHERE
+
+    def place(self, partition: int) -> Place:
+        """Where it was caused, if it is a change of this partition."""
+        found = _CE_ID.fullmatch(self.ce_id)
+        if found is None or int(found[1]) != partition:
+            return Place(-1, False, 0, b"")
+        _, offset, minute = found.groups()
+        return Place(int(offset), minute is None, int(minute or 0), self.key or b"")
+
+
+def ce_id_of(headers: Sequence[tuple[str, bytes | None]] | None) -> str:
+    """The id of a CloudEvent in binary mode, empty if there is none."""
+    found = [value for name, value in headers or () if name == "ce_id" and value is not None]
     return found[-1].decode(errors="replace") if found else ""
 
 
-Order = tuple[int, int, int]
-"""(offset, is an event, minute): the order of changes in the log, but for ticks of one minute."""
-
-
-def order_of(ce_id: str) -> Order:
-    """The place of a change in the log; (-1, 0, 0) if its id is none of ours."""
-    found = _CE_ID.fullmatch(ce_id)
-    if found is None:
-        return (-1, 0, 0)
-    _, offset, minute, _ = found.groups()
-    return int(offset), int(minute is None), int(minute or 0)
-
-
-def beyond(order: Order, position: Position) -> bool:
-    """Whether a change belongs to what comes after a position."""
-    offset, is_event, minute = order
-    # A tick after the position's offset may still lie in the run of ticks that it stopped in.
-    return offset >= position.offset and (bool(is_event) or minute * MINUTE > position.clock)
-
-
-class Ordered:
-    """Holds each change of a partition against the one before it: log order, no id twice."""
+class Order:
+    """Looks at each change of a partition in turn: log order, nothing twice."""
 
     def __init__(self, partition: int) -> None:
-        self.partition = partition
-        self.offsets = array("q")
-        self.first: tuple[Order, bytes] | None = None
-        self._last: tuple[Order, bytes] = ((-1, 0, 0), b"")
+        self._partition = partition
+        self._last = Place(-1, False, 0, b"")
 
-    def problem(self, change: Kept) -> str | None:
-        """What is wrong with the next change."""
-        order = order_of(change.ce_id)
-        if order[0] < 0 or int(change.ce_id.partition("-")[0]) != self.partition:
-            return f"a change has the ce_id {change.ce_id!r}, which segstream did not make"
-        self.offsets.append(order[0])
-        place = (order, change.key or b"")
-        self.first = self.first or place
+    def wrong(self, change: Kept) -> str:
+        """What is wrong with the next one; empty: nothing."""
+        place = change.place(self._partition)
         before, self._last = self._last, max(self._last, place)
+        if place.offset < 0:
+            return f"change with ce_id {change.ce_id!r}: segstream did not make it"
         if place > before:
-            return None
+            return ""
         if place == before:
-            return f"the change with ce_id {change.ce_id} is there twice"
-        return f"the change with ce_id {change.ce_id} comes after one that is later in the log"
+            return f"change {change.ce_id} is there twice"
+        return (
+            f"change {change.ce_id} comes after one of offset {before.offset}, which is later in "
+            "the log: it is out of order, or there a second time"
+        )
 
 
-# -- in words --------------------------------------------------------------------------
+class Changes:
+    """The changes of a partition as its topic holds them, beside those that the log leads to.
 
+    Both come in log order, so neither need be kept. `whole`: none was deleted by age yet.
+    """
 
-def differences(there: Any, wanted: Any, path: str = "") -> Iterator[str]:
-    """Where two JSON values differ."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        for key in sorted(there.keys() | wanted.keys()):
-            inner = f"{path}.{key}" if path else str(key)
-            yield from differences(there.get(key), wanted.get(key), inner)
-    elif isinstance(there, list) and isinstance(wanted, list) and len(there) == len(wanted):
-        for i, (left, right) in enumerate(zip(there, wanted, strict=True)):
-            yield from differences(left, right, f"{path}[{i}]")
-    elif there != wanted:
-        yield f"{path or 'the value'} is {_short(there)}, the log says {_short(wanted)}"
+    def __init__(self, partition: int, kept: Iterator[Kept], *, whole: bool) -> None:
+        self.compared = 0
+        self.later: set[str] = set()
+        self._partition, self._kept, self._whole = partition, kept, whole
+        self._order = Order(partition)
+        self._next = next(kept, None)
 
+    def expect(self, output: Output) -> Iterator[Problem]:
+        """The next change of the log; what stands before its place in the topic is wrong."""
+        wanted = Kept(output.key, output.value, output.headers)
+        place = wanted.place(self._partition)
+        while self._next is not None and self._next.place(self._partition) < place:
+            yield self._extra(self._next)
+            self._advance()
+        there = self._next
+        if there is None or there.place(self._partition) > place:
+            if self._whole:
+                yield Problem("change", wanted.customer, f"change {wanted.ce_id} is missing")
+            return
+        self._whole = True  # from the first one on nothing may be missing
+        self._order.wrong(there)
+        self.compared += 1
+        for text in _change_differences(there, wanted):
+            yield Problem("change", wanted.customer, f"change {wanted.ce_id}: {text}")
+        self._advance()
 
-def checkpoint_differences(there: Checkpoint, wanted: Checkpoint) -> list[str]:
-    """Field by field."""
-    return list(differences(msgspec.to_builtins(there), msgspec.to_builtins(wanted)))
+    def go_on(self, kept: Iterator[Kept]) -> None:
+        """More of the topic, behind what was given before."""
+        self._kept = chain(self._kept, kept)
+        if self._next is None:
+            self._advance()
 
+    def finish(self, position: Position) -> Iterator[Problem]:
+        """The rest: what is not beyond the position is wrong; who moved beyond it is in `later`."""
+        while (there := self._next) is not None:
+            if not there.place(self._partition).beyond(position):
+                yield self._extra(there)
+            else:
+                self.later.add(there.customer)
+                if wrong := self._order.wrong(there):
+                    yield Problem("change", there.customer, wrong)
+            self._advance()
 
-def state_differences(
-    function: Function, there: bytes | None, wanted: bytes | None
-) -> Iterator[str]:
-    """Field by field, and measure by measure within the rings."""
-    if there is None or wanted is None:
-        if there is not wanted:
-            has = "no State, the log says one" if there is None else "a State, the log says none"
-            yield f"Redis has {has}"
-        return
-    layout = function.layout
-    if len(there) != len(wanted):
-        yield f"the State has {len(there)} bytes, not {len(wanted)}"
-        return
-    left, right = (np.frombuffer(blob, layout.dtype)[0] for blob in (there, wanted))
-    rows = {
-        "counts": layout.counts,
-        "sums": layout.sums,
-        "bits": layout.bits,
-        "seen": layout.recencies,
-        "lasts": layout.lasts,
-        "lasts_at": layout.lasts,
-    }
-    for field in layout.dtype.names or ():
-        if left[field].tobytes() == right[field].tobytes():
-            continue
-        if field not in rows:
-            yield from differences(left[field].tolist(), right[field].tolist(), field)
-            continue
-        for i, measure in enumerate(rows[field]):
-            ours, theirs = (state[field][i].tolist() for state in (left, right))
-            yield from differences(ours, theirs, f"{field} of {measure}")
+    def _extra(self, change: Kept) -> Problem:
+        text = self._order.wrong(change) or f"change {change.ce_id} is not what the log says"
+        return Problem("change", change.customer, text)
 
-
-def change_differences(
-    there: Sequence[Kept], wanted: Sequence[Output], *, at_least: int
-) -> Iterator[str]:
-    """A customer's changes by id; only the first `at_least` of those wanted must be there yet."""
-    by_id = {header(output.headers, "ce_id"): output for output in wanted}
-    for change in there:
-        output = by_id.get(change.ce_id)
-        if output is None:
-            yield f"the change with ce_id {change.ce_id!r} is not what the log says"
-            continue
-        plain = msgspec.json.decode(output.value or b"null")
-        texts = list(differences(change.body, plain))
-        texts += differences(dict(change.headers), dict(output.headers), "headers")
-        yield from (f"change {change.ce_id}: {text}" for text in texts)
-    present = {change.ce_id for change in there}
-    for ce_id in list(by_id)[:at_least]:
-        if ce_id not in present:
-            yield f"the change with ce_id {ce_id} is missing"
-
-
-def sequence_gaps(changes: Sequence[Kept], *, complete: bool) -> Iterator[str]:
-    """Each change goes on where the one before it ended. `complete`: none was deleted by age."""
-    before: Any = {"to": None, "sequence": 0} if complete else None
-    for change in changes:
-        body = change.body
-        if not isinstance(body, dict) or not {"from", "to", "sequence"} <= body.keys():
-            yield f"the change with ce_id {change.ce_id!r} has a value that is no change"
-            continue
-        if before is not None:
-            number = 1 if before["to"] is None else before["sequence"] + 1
-            yield from (
-                f"change {change.ce_id}, held against the one before: {text}"
-                for text in differences(
-                    {"sequence": body["sequence"], "from": _segment(body["from"])},
-                    {"sequence": number, "from": _segment(before["to"])},
-                )
-            )
-        before = body
+    def _advance(self) -> None:
+        self._next = next(self._kept, None)
 
 
 class Standing(NamedTuple):
-    """Segment (0 = none) and number of the last change."""
+    """The segment a customer is in (0: none), and the number of the change that led there."""
 
     segment: int
     sequence: int
@@ -344,42 +192,90 @@ class Standing(NamedTuple):
 NOWHERE = Standing(0, 0)
 
 
-def standing_of_state(function: Function, blob: bytes | None) -> Standing:
+class Chain:
+    """What the changes of a partition say of themselves, without the log.
+
+    `latest`: where each customer stands after its last change; `before`: after the last one that
+    is not beyond `position`. `whole`: none was deleted by age yet.
+    """
+
+    def __init__(self, partition: int, position: Position, *, whole: bool) -> None:
+        self.latest: dict[str, Standing] = {}
+        self.before: dict[str, Standing] = {}
+        self.compared = 0
+        self._partition, self._position, self._whole = partition, position, whole
+        self._order = Order(partition)
+
+    def take(self, change: Kept) -> Iterator[Problem]:
+        """The next one of the topic."""
+        self.compared += 1
+        customer = change.customer
+        if wrong := self._order.wrong(change):
+            yield Problem("change", customer, wrong)
+            return
+        body = change.body
+        if not isinstance(body, dict) or not {"from", "to", "sequence"} <= body.keys():
+            yield Problem("change", customer, f"change {change.ce_id}: its value is no change")
+            return
+        last = self.latest.get(customer, NOWHERE if self._whole else None)
+        if last is not None:
+            texts = differences(
+                {"sequence": body["sequence"], "from": _segment(body["from"])},
+                {"sequence": last.sequence + 1, "from": last.segment or None},
+            )
+            for text in texts:
+                said = text.replace("the log says", "after the one before it should be")
+                yield Problem("change", customer, f"change {change.ce_id}: {said}")
+        self.latest[customer] = standing_of(body["to"], body["sequence"])
+        if not change.place(self._partition).beyond(self._position):
+            self.before[customer] = self.latest[customer]
+
+
+def standing_of(to: Any, sequence: Any) -> Standing:
+    """What a change or a membership says: `to` has a segment, or is null."""
+    segment = _segment(to)
+    return Standing(segment, sequence) if segment else NOWHERE
+
+
+def standing_of_state(layout: Layout, blob: bytes | None) -> Standing:
     """What a State says."""
-    if blob is None or len(blob) != function.layout.dtype.itemsize:
+    if blob is None or len(blob) != layout.dtype.itemsize:
         return NOWHERE
-    state: Any = np.frombuffer(blob, function.layout.dtype)[0]
+    state: Any = np.frombuffer(blob, layout.dtype)[0]
     segment = int(state["segment"])
     return Standing(segment, int(state["sequence"])) if segment else NOWHERE
 
 
-def standing_of(body: Any) -> Standing:
-    """What a change or a membership says."""
-    try:
-        segment = body["to"]["segment"] if "to" in body else body["segment"]
-        return Standing(int(segment), int(body["sequence"]))
-    except (TypeError, KeyError, ValueError):
-        return NOWHERE
+def membership_differences(there: Kept | None, wanted: bytes | None) -> Iterator[str]:
+    """The last membership of a customer in the topic against that of the log (None: none)."""
+    value = None if there is None else there.value
+    if value == wanted:
+        return
+    if value is None or wanted is None:
+        yield "has no membership" if value is None else "has a membership, the log says none"
+        return
+    yield from _body_differences(Kept(None, value, ()), Kept(None, wanted, ()))
 
 
-def shown(customer: str, *, plainly: bool) -> str:
-    """How a customer is named to people."""
-    return repr(customer) if plainly else f"{customer_hash(customer):016x}"
+def _change_differences(there: Kept, wanted: Kept) -> Iterator[str]:
+    if there.value != wanted.value:
+        yield from _body_differences(there, wanted)
+    if list(there.headers) != list(wanted.headers):
+        left, right = ({n: v or b"" for n, v in k.headers} for k in (there, wanted))
+        if left.pop("ce_subject", b"") != right.pop("ce_subject", b""):
+            yield "ce_subject names another customer"
+        yield from differences(left, right) if left != right else ("its headers are others",)
+
+
+def _body_differences(there: Kept, wanted: Kept) -> Iterator[str]:
+    left, right = there.body, wanted.body
+    if not isinstance(left, dict):
+        yield "its value is no JSON object"
+        return
+    if left.pop("customer", None) != right.pop("customer"):
+        yield "it names another customer"
+    yield from differences(left, right) if left != right else ()
 
 
 def _segment(part: Any) -> Any:
     return part.get("segment") if isinstance(part, dict) else part
-
-
-def _place(position: Position) -> str:
-    return f"offset {position.offset}, clock {position.clock}"
-
-
-def _short(value: Any) -> str:
-    text = "absent" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def places(offsets: array[int], first: int) -> array[int]:
-    """Those from an offset on; `offsets` in ascending order."""
-    return offsets[bisect_left(offsets, first) :]

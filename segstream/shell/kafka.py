@@ -239,17 +239,19 @@ def _by_partition(
             raise Refused(f"Kafka: {error.str()}. Grant the right: docs/security.md lists them")
         else:
             log.warning("Kafka: %s", error.str())
-    records = {
-        partition: Records(
-            [m.offset() for m in group],
-            [m.timestamp()[1] for m in group],
-            [m.value() for m in group],
-            [m.headers() for m in group],
-            [m.key() for m in group],
-        )
-        for partition, group in groups.items()
-    }
+    records = {partition: records_of(group) for partition, group in groups.items()}
     return records, frozenset(at_end), frozenset(strayed)
+
+
+def records_of(messages: list[Any]) -> Records:
+    """Messages of a partition as columns."""
+    return Records(
+        [m.offset() for m in messages],
+        [m.timestamp()[1] for m in messages],
+        [m.value() for m in messages],
+        [m.headers() for m in messages],
+        [m.key() for m in messages],
+    )
 
 
 class KafkaSink:
