@@ -22,6 +22,7 @@ from segstream.shell import topics
 from segstream.shell.local import Server, Servers
 from segstream.shell.local.children import Family
 from segstream.shell.redis import Keys, checkpoint_of
+from segstream.shell.replay.barrier import Tails
 
 T = TypeVar("T")
 
@@ -68,6 +69,7 @@ class Deployment:
         quiet = {**self.kafka, "log_level": 0}  # the servers go before these clients
         self._producer = Producer({**quiet, "linger.ms": 0})
         self._admin = AdminClient(quiet)
+        self._tails = Tails(quiet, self.topic("customer-events"))
 
     def topic(self, name: str) -> str:
         return self.settings.topic(name)
@@ -188,9 +190,11 @@ class Deployment:
         return found.position
 
     def caught_up(self) -> bool:
-        """Whether N is at the log end everywhere."""
-        return all(self.checkpoint(p).offset == self.end("customer-events", p)
-                   for p in self.partitions)  # fmt: skip
+        """Whether N is at the log end everywhere, but for markers of transactions."""
+        positions = [self.checkpoint(p).offset for p in self.partitions]
+        ends = [self.end("customer-events", p) for p in self.partitions]
+        self._tails.look(positions, ends)
+        return self._tails.reached(positions, ends)
 
 
 def code_of(server: Server) -> int:

@@ -212,6 +212,7 @@ class Workers:
 
     target: Target
     trains: bool = True
+    forwards: bool = False
     #: lag of each new position behind its record, seconds
     slow: float = 0.0
     models: int = 0
@@ -236,6 +237,8 @@ class Workers:
         reader.assign([TopicPartition(self.target.events, p, 0) for p in range(PARTITIONS)])
         committer = Consumer({**self.target.kafka, "group.id": f"{self.target.namespace}.trainer"})
         producer = Producer({**self.target.kafka, "linger.ms": 0})
+        forwarder = Producer({**self.target.kafka, "transactional.id": self.target.events})
+        forwarder.init_transactions(20)
         midnights, samples = 0, 0
         while not self._stop.is_set():
             for message in reader.consume(1000, 0.002):
@@ -264,6 +267,11 @@ class Workers:
                         )
                     producer.flush()
                     self.models += 1
+                    if self.forwards:
+                        forwarder.begin_transaction()
+                        for q in range(PARTITIONS):
+                            forwarder.produce(self.target.events, b"{}", partition=q)
+                        forwarder.commit_transaction(20)
                     committer.commit(
                         offsets=[TopicPartition(self.target.samples, 0, samples)],
                         asynchronous=False,
@@ -311,6 +319,13 @@ def test_as_lived_plays_days_without_calls(target: Target) -> None:
     assert [json.loads(clock.value)["time"][:10] for clock in clocks] == [
         f"2010-12-0{day}" for day in (2, 3, 4, 5, 6)
     ]
+
+
+def test_as_lived_does_not_wait_for_the_markers_of_transactions(target: Target) -> None:
+    """A call that was forwarded is the last record of the log, and its marker comes behind it."""
+    calls = some_calls(20, per_day=10)
+    with Workers(target, forwards=True).running():
+        assert lived(target, calls).sent == 20
 
 
 def test_as_lived_goes_on_after_a_stop(target: Target) -> None:

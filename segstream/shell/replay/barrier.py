@@ -1,7 +1,7 @@
 """Waits until the segmenter and the trainer have done all that the log asks of them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +14,10 @@ from redis.retry import Retry
 from segstream.shell.replay.log import ANSWER, ReplayError, Target, said
 
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001 (the client's own name for it)
+_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001
 _FIRST_WAIT, _LONGEST_WAIT = 0.002, 0.02
+_LOOK_SECONDS = 0.1
+"""Standstill after which it is looked what stands between a position and its log's end."""
 
 
 class _Meta(msgspec.Struct):
@@ -35,6 +38,46 @@ class Seen(NamedTuple):
     committed: int
 
 
+class Tails:
+    """Ends of logs that are markers of transactions only: no position will ever pass those."""
+
+    def __init__(self, kafka: Mapping[str, Any], topic: str) -> None:
+        self._topic = topic
+        self._known: set[tuple[int, int, int]] = set()
+        self._consumer = Consumer(
+            {
+                **kafka,
+                "group.id": f"{topic}.tails",  # never joined
+                "isolation.level": "read_committed",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+
+    def look(self, positions: list[int], ends: list[int]) -> None:
+        """Find out about the partitions that are behind."""
+        for p, (at, end) in enumerate(zip(positions, ends, strict=True)):
+            if at < end and self._empty(p, at, end):
+                self._known.add((p, at, end))
+
+    def reached(self, positions: list[int], ends: list[int]) -> bool:
+        """Whether no record is left, as far as has been looked."""
+        places = enumerate(zip(positions, ends, strict=True))
+        return all(at >= end or (p, at, end) in self._known for p, (at, end) in places)
+
+    def _empty(self, partition: int, at: int, end: int) -> bool:
+        self._consumer.assign([TopicPartition(self._topic, partition, at)])
+        message = self._consumer.poll(ANSWER)
+        if message is None or (error := message.error()) is None or error.code() != _EOF:
+            return False
+        offset = message.offset()
+        return offset is not None and offset >= end
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
 class Barrier:
     """One replay's view of the workers, with one connection to each server."""
 
@@ -50,8 +93,10 @@ class Barrier:
         self._admin = AdminClient(dict(target.kafka))
         # A member of the group only by name: it asks for the group's offset and never joins.
         self._trainer = Consumer({**target.kafka, "group.id": self._group})
+        self._tails = Tails(target.kafka, target.events)
 
     def close(self) -> None:
+        self._tails.close()
         self._trainer.close()
         self._redis.close()
 
@@ -63,13 +108,13 @@ class Barrier:
         so with its commit everything it had to say is in the log.
         """
         ends, last, since, wait = self._ends(), None, time.monotonic(), _FIRST_WAIT
-        committed = 0
+        committed, looked = 0, since
         while not stop():
             positions = self._positions()
-            if _reached(positions, ends.events):
+            if self._tails.reached(positions, ends.events):
                 before = self._ends()
                 committed = self._committed()
-                if _reached(positions, before.events) and committed >= before.samples:
+                if self._tails.reached(positions, before.events) and committed >= before.samples:
                     ends = self._ends()
                     if ends == before:
                         return True
@@ -78,9 +123,12 @@ class Barrier:
             seen = Seen(positions, committed)
             now = time.monotonic()
             if seen != last:
-                last, since, wait = seen, now, _FIRST_WAIT
+                last, since, looked, wait = seen, now, now, _FIRST_WAIT
             elif now - since > self._timeout:
                 raise ReplayError(self._stuck(what, seen, ends))
+            elif now - looked > _LOOK_SECONDS:
+                looked = now
+                self._tails.look(positions, ends.events)
             time.sleep(wait)
             wait = min(wait * 1.1, _LONGEST_WAIT)
         return False
@@ -135,7 +183,3 @@ class Barrier:
             f"{'; '.join(behind[:8])}{'; …' * (len(behind) > 8)}. {ask} "
             "The same command goes on from here."
         )
-
-
-def _reached(positions: list[int], ends: list[int]) -> bool:
-    return all(at >= end for at, end in zip(positions, ends, strict=True))
