@@ -2,11 +2,8 @@
 
 import json
 import logging
-import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from consumers import settings as settings_
 from consumers.setup import local, plan_of, target_of
+from consumers.stop import stopping, stopping_within
 from segstream.core.check import ConfigError
 from segstream.core.mapping import MappingError
 from segstream.ports import Refused, Unavailable
@@ -87,22 +85,6 @@ def _explain(error: Exception) -> None:
         err.print(str(error), style="red", markup=False)
         raise SystemExit(1)
     raise error
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """A function that says whether Ctrl-C or SIGTERM has come."""
-    asked = threading.Event()
-
-    def ask(*_: object) -> None:
-        asked.set()
-
-    before = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _logging() -> None:
@@ -178,7 +160,7 @@ def run(
     if slot is not None:
         settings = settings.model_copy(update={"slot": slot})
     _logging()
-    with stopping() as stop:
+    with stopping_within(settings.grace_seconds) as stop:
         if process is Process.segmenter:
             from consumers import segmenter  # noqa: PLC0415
 

@@ -13,6 +13,7 @@ from segstream.shell.kafka import KafkaSink, KafkaSource
 from segstream.shell.metrics import SegmenterMetrics
 from segstream.shell.models import Models
 from segstream.shell.redis import RedisStore, connect
+from segstream.shell.topics import require_retention
 from segstream.worker import Limits, Worker
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     store.check()
     group = settings.group("segmenter")
     topic = settings.topic("customer-events")
+    if age := settings.redis.oldest_backup_ms:
+        require_retention(settings.kafka, topic, age)
     sink = KafkaSink(
         settings.kafka,
         f"{group}.{settings.slot}",

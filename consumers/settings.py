@@ -56,6 +56,17 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _duration_or_off(text: str) -> str:
+    if text != "off":
+        expression.parse_duration(text)
+    return text
+
+
+def _ms(text: str) -> int:
+    """`off` is 0."""
+    return 0 if text == "off" else expression.parse_duration(text)
+
+
 class RedisSettings(Part):
     """Where States and Checkpoints are kept."""
 
@@ -64,6 +75,17 @@ class RedisSettings(Part):
         pattern=r"^(redis|rediss|unix)://",
         description="URL of Redis or Valkey; `rediss://` for TLS, user and password inside",
     )
+    oldest_backup: Duration | str = Field(
+        default="off",
+        description="age of the oldest backup that one would restore: segmenters then start only "
+        "if `customer-events` is kept for longer; `off`: not looked at",
+    )
+    _known = field_validator("oldest_backup")(_duration_or_off)
+
+    @property
+    def oldest_backup_ms(self) -> int:
+        """0: off."""
+        return _ms(self.oldest_backup)
 
 
 class Topics(Part):
@@ -100,16 +122,11 @@ class ClockSettings(Part):
         "`off` for replays of old data",
     )
 
-    @field_validator("idle")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        if text != "off":
-            expression.parse_duration(text)
-        return text
+    _known = field_validator("idle")(_duration_or_off)
 
     @property
     def seconds(self) -> float:
-        return 0.0 if self.idle == "off" else expression.parse_duration(self.idle) / 1000
+        return _ms(self.idle) / 1000
 
 
 class DeadLetterSettings(Part):
@@ -160,6 +177,11 @@ class Settings(Part):
         description="stable name of this worker; a restart under it recovers at once; "
         "default: the host name",
     )
+    grace: Duration = Field(
+        default="8s",
+        description="after SIGTERM, for ending in order; then the process ends at once, which "
+        "loses nothing. Below what its supervisor allows (Docker: 10 s, Kubernetes: 30 s)",
+    )
     preset: str = Field(
         default="retail",
         description="definition to start from: retail, media; beside own measures: none",
@@ -179,6 +201,10 @@ class Settings(Part):
     @property
     def layout(self) -> str:
         return self.definition.digest(self.topics.partitions, self.topics.partitioner)
+
+    @property
+    def grace_seconds(self) -> float:
+        return expression.parse_duration(self.grace) / 1000
 
     def topic(self, name: str) -> str:
         return self.topics.prefix + name

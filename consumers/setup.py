@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from consumers.settings import RedisSettings, Settings
+from consumers.settings import Settings
 from segstream.shell.local import local_servers
 from segstream.shell.replay import Target
 from segstream.shell.topics import Plan
@@ -40,6 +40,6 @@ def local(settings: Settings, directory: Path, tell: Callable[[str], None]) -> I
         yield settings.model_copy(
             update={
                 "kafka": {**settings.kafka, "bootstrap.servers": servers.bootstrap_servers},
-                "redis": RedisSettings(url=servers.redis_url),
+                "redis": settings.redis.model_copy(update={"url": servers.redis_url}),
             }
         )

@@ -21,6 +21,7 @@ from segstream.core.batch import Position
 from segstream.ports import Published, Refused
 from segstream.shell.contract import Topic, topics
 from segstream.shell.kafka import metadata_of, published_from
+from segstream.shell.transaction import failure
 
 SECONDS = 10.0
 EVENTS = "customer-events"
@@ -111,6 +112,34 @@ def check(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
     return found
 
 
+def require_retention(kafka: Mapping[str, Any], topic: str, age: int) -> None:
+    """Refused unless the log is kept for longer than the oldest Redis backup is old (ms).
+
+    Such a backup is of no use: the records behind it are gone. Unavailable: Kafka does not say.
+    """
+    try:
+        there = _config(AdminClient(dict(kafka)), topic)
+    except KafkaException as error:
+        raise failure(f"retention of {topic} (right: DescribeConfigs)", error.args[0]) from error
+    kept, size = int(there["retention.ms"] or -1), int(there["retention.bytes"] or -1)
+    promised = f"redis.oldest_backup = {_days(age)} promises that a backup of that age is of use"
+    if 0 <= kept <= age:
+        raise Refused(
+            f"{topic} is kept for only {_days(kept)} (retention.ms = {kept}), but {promised}. Set "
+            f"retention.ms above {age}, or lower redis.oldest_backup"
+        )
+    if size >= 0:
+        raise Refused(
+            f"{topic} may be cut at any age (retention.bytes = {size}), but {promised}. Set "
+            "retention.bytes to -1, or redis.oldest_backup to off"
+        )
+
+
+def _days(ms: int) -> str:
+    days = ms / 86_400_000
+    return f"{days:.0f} days" if days == int(days) else f"{days:.1f} days"
+
+
 def positions(kafka: Mapping[str, Any], plan: Plan) -> dict[int, Published | None]:
     """W of every partition; None where there is none."""
     consumer = Consumer({**kafka, "group.id": plan.group})
@@ -187,10 +216,14 @@ def _partitions(admin: AdminClient) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
 
 
-def _config_differences(admin: AdminClient, name: str, topic: Topic) -> list[str]:
+def _config(admin: AdminClient, name: str) -> dict[str, str | None]:
     resource = ConfigResource(ResourceType.TOPIC, name)
-    (future,) = admin.describe_configs([resource]).values()
-    there = {key: entry.value for key, entry in future.result(SECONDS).items()}
+    (future,) = admin.describe_configs([resource], request_timeout=SECONDS).values()
+    return {key: entry.value for key, entry in future.result(SECONDS).items()}
+
+
+def _config_differences(admin: AdminClient, name: str, topic: Topic) -> list[str]:
+    there = _config(admin, name)
     return [
         f"{name}: {key} is {there.get(key)}, the contract says {value}"
         for key, value in topic.kafka_config().items()

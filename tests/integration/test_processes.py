@@ -247,6 +247,31 @@ def test_refused_on_a_redis_that_forgets(empty: Deployment) -> None:
     assert "Set maxmemory-policy noeviction" in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("retention.ms", str(13 * 86_400_000), "is kept for only 13 days"),
+        ("retention.bytes", "1000000", "may be cut at any age"),
+    ],
+)
+def test_refused_when_the_log_is_kept_for_less_than_the_oldest_backup(
+    empty: Deployment, tmp_path: Path, setting: str, value: str, says: str
+) -> None:
+    """Only if it is declared; and what is said names both values and the way out."""
+    empty.create()
+    topic, admin = empty.topic("customer-events"), AdminClient(empty.kafka)
+    topics.require_retention(empty.kafka, topic, 14 * 86_400_000)  # 30 days by contract
+    entry = ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin.incremental_alter_configs([resource])[resource].result(10)
+    config = Path(empty.environment["SEGSTREAM_CONFIG"])
+    config.write_text(config.read_text() + 'redis.oldest_backup = "14d"\n')
+    said = refusal(empty)
+    assert says in said
+    assert f"({setting} = {value})" in said
+    assert "redis.oldest_backup = 14 days" in said
+
+
 def test_a_layout_in_redis_alone_is_refused_too(empty: Deployment) -> None:
     """As after `topics create` for a new configuration in an old namespace."""
     empty.create()
