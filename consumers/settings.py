@@ -3,7 +3,7 @@
 Every mistake is reported at once, with its key path. Environment variables win over the file:
 `SEGSTREAM_CONFIG`, `SEGSTREAM_NAMESPACE`, `SEGSTREAM_SLOT`, `SEGSTREAM_REDIS_URL`,
 `SEGSTREAM_METRICS_PORT`, `SEGSTREAM_METRICS_ADDRESS`, `SEGSTREAM_CLOCK_IDLE`,
-`SEGSTREAM_PARTITIONS`, `SEGSTREAM_REPLICATION`, and `SEGSTREAM_KAFKA_<NAME>` for any
+`SEGSTREAM_PARTITIONS`, `SEGSTREAM_REPLICATION`, `SEGSTREAM_GRACE`, and `SEGSTREAM_KAFKA_<NAME>` for any
 librdkafka property (`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`).
 """
 
@@ -31,6 +31,7 @@ KAFKA_PREFIX = "SEGSTREAM_KAFKA_"
 VARIABLES = {
     "SEGSTREAM_NAMESPACE": ("namespace",),
     "SEGSTREAM_SLOT": ("slot",),
+    "SEGSTREAM_GRACE": ("grace",),
     "SEGSTREAM_REDIS_URL": ("redis", "url"),
     "SEGSTREAM_METRICS_PORT": ("metrics", "port"),
     "SEGSTREAM_METRICS_ADDRESS": ("metrics", "address"),

@@ -47,6 +47,7 @@ def environment(servers: Servers, config: Path, **more: str) -> dict[str, str]:
         "SEGSTREAM_REDIS_URL": servers.redis_url,
         "SEGSTREAM_CONFIG": str(config),
         "SEGSTREAM_CLOCK_IDLE": "off",
+        "SEGSTREAM_GRACE": "30s",  # the machine may be slow
         **more,
     }
 

@@ -26,7 +26,7 @@ Names = Callable[[str], str]
 @pytest.fixture
 def at(servers: Servers, unique: Names, tmp_path: Path) -> Iterator[Deployment]:
     """Topics, and nobody at work; a grace that is long against what is tested, but for itself."""
-    with deployment(servers, tmp_path, unique("stop"), 'grace = "5s"\n') as made:
+    with deployment(servers, tmp_path, unique("stop"), SEGSTREAM_GRACE="5s") as made:
         made.create()
         yield made
 
@@ -107,7 +107,7 @@ def test_while_kafka_does_not_answer(at: Deployment, servers: Servers) -> None:
 
 def test_a_second_signal_ends_it_at_once(at: Deployment, servers: Servers) -> None:
     """Not one that comes with the first: a terminal and a parent may both send theirs."""
-    server = at.start("segmenter", "one", SEGSTREAM_CONFIG=patient(at))
+    server = at.start("segmenter", "one", SEGSTREAM_GRACE="10m")
     at.works("one")
     at.send(0, view("customer-1", START))
     wait(lambda: at.checkpoint(0).offset == 1, "the record is computed")
@@ -119,14 +119,6 @@ def test_a_second_signal_ends_it_at_once(at: Deployment, servers: Servers) -> No
         server.terminate()
         assert ended(server) == 128 + signal.SIGTERM
     assert "asked again, by SIGTERM. Nothing is lost" in " ".join(log_of(server).split())
-
-
-def patient(at: Deployment) -> str:
-    """The same configuration with a long grace."""
-    path = Path(at.environment["SEGSTREAM_CONFIG"])
-    other = path.with_name("patient.toml")
-    other.write_text(path.read_text().replace('grace = "5s"', 'grace = "10m"'))
-    return str(other)
 
 
 def test_while_redis_does_not_answer(at: Deployment) -> None:
