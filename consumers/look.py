@@ -19,6 +19,7 @@ from segstream.core.output import ms_text
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function
 from segstream.ports import Refused
+from segstream.shell.kafka import headers_of
 from segstream.shell.models import Models
 from segstream.shell.redis import connect
 from segstream.shell.view import Reader, state, totals
@@ -166,7 +167,7 @@ def events(settings: Settings, console: Console, customer: str, stop: Stop) -> N
     topic = settings.topic("customer-events")
     for message in Reader(settings.kafka).scan(topic, found[0], stop):
         try:
-            reading = call.read(message.value(), message.headers())
+            reading = call.read(message.value(), headers_of(message))
         except call.Invalid:
             continue
         if isinstance(reading, call.Call) and reading.customer == customer:

@@ -218,6 +218,7 @@ class Oracle:
         if reason == "size":
             errors["size"] = str(size_of(key, headers, value))
             key, value, headers = key and key[:1024], value and value[:MIB], []
+        headers = [header for header in headers if header[0] != "\0"]
         headers += [(f"segstream.errors.{name}", text.encode()) for name, text in errors.items()]
         at = (record.offset + 1, self.clock)
         self.outputs.append(Output("dead_letters", key, value, at, reason=reason, headers=headers))

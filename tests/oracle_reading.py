@@ -285,6 +285,8 @@ def instant(text: Any) -> int:
 
 def envelope(headers: Headers | None, value: bytes | None) -> Envelope:
     found = named(headers)
+    if "\0" in found:  # stands for headers with a name that is not UTF-8
+        raise Rejected("schema")
     if "ce_type" in found:
         try:
             texts = {name: found[name].decode() for name in CE_HEADERS if name in found}

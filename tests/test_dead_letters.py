@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from segstream.core.forward import UNREADABLE
 from segstream.core.output import MOST_TEXT, Output
 from segstream.core.step import Partition
 from tests.harness import RETAIL, Run, columns
@@ -109,6 +110,17 @@ def test_a_call_that_was_forwarded_too_often_says_whose_it_is_shortly() -> None:
     errors = dict(output.headers)
     assert errors["segstream.errors.reason"] == b"partition"
     assert len(errors["segstream.errors.message"] or b"") <= MOST_TEXT
+
+
+def test_headers_that_cannot_be_read_are_left_out() -> None:
+    """A name that is no UTF-8: the client cannot say what else there was."""
+    output = letter(call(properties={"total": 1}), UNREADABLE)
+    errors = dict(output.headers)
+    assert output.headers[0][0] == "segstream.errors.reason"
+    assert errors["segstream.errors.reason"] == b"schema"
+    assert errors["segstream.errors.message"] == (
+        b"headers: names in UTF-8 expected; the headers are left out here"
+    )
 
 
 def test_a_record_stays_as_it_came() -> None:

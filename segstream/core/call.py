@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from segstream.core import json_text
-from segstream.core.forward import appended_of
+from segstream.core.forward import UNREADABLE, appended_of
 from segstream.core.json_text import MAX_DEPTH, skimmable
 from segstream.core.record import ClockAdvanced, ModelActivated
 from segstream.core.spec import (
@@ -142,6 +142,8 @@ def envelope_of(headers: Headers) -> Envelope:
     """The wrapping that the headers tell. Of a repeated header the last counts; null is absent."""
     if not headers:
         return PLAIN
+    if headers == UNREADABLE:
+        raise Invalid("schema", "headers: names in UTF-8 expected; the headers are left out here")
     found = {name: value for name, value in headers if value is not None}
     if "ce_type" in found:
         attributes = [_header(found, name) for name in ("ce_type", "ce_id", "ce_time")]

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from segstream.core import call
 from segstream.core.call import Call, ClockControl, Invalid, ModelControl
 from segstream.core.field import Fields
-from segstream.core.forward import APPENDED, LARGEST, Place, Stray, obstacle, too_large
+from segstream.core.forward import APPENDED, LARGEST, UNREADABLE, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
 
+_TELLING = ("ce_type", "content-type", APPENDED, UNREADABLE[0][0])
 Control = ModelControl | ClockControl
 Headers = list[tuple[str, bytes | None]] | None
 
@@ -335,9 +336,7 @@ def _is_simple(value: bytes) -> bool:
 
 def _is_plain(headers: Headers) -> bool:
     """No header tells anything: the value is a call as it is."""
-    return not headers or not any(
-        name in ("ce_type", "content-type", APPENDED) for name, _ in headers
-    )
+    return not headers or not any(name in _TELLING for name, _ in headers)
 
 
 def _decode_all(

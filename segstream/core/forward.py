@@ -23,6 +23,8 @@ LARGEST = 10 << 20
 LARGEST_STRAY = LARGEST - (64 << 10)
 """Leaves room for the headers that are added, and for what a batch adds around a record."""
 _HEADER_BYTES = 10
+UNREADABLE = [("\0", b"")]
+"""What a source says of headers with a name that is no UTF-8. No name that is read holds NUL."""
 _HINT_CHARACTERS = 64
 
 

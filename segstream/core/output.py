@@ -15,6 +15,7 @@ from segstream.core.batch import Position
 from segstream.core.event import Headers
 from segstream.core.expression import MINUTE
 from segstream.core.feature import Vectors
+from segstream.core.forward import UNREADABLE
 from segstream.core.model import Model
 
 Topic = Literal["changes", "memberships", "samples", "dead_letters", "events"]
@@ -111,7 +112,8 @@ def dead_letter(
     added = [(f"segstream.errors.{name}", _cut(text)) for name, text in errors.items()]
     if "size" in errors:
         return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, [*added]
-    return key, value, [*(headers or []), *added]
+    kept = [] if headers == UNREADABLE else headers or []
+    return key, value, [*kept, *added]
 
 
 def _cut(text: str) -> bytes:

@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient
 
 from segstream.core.batch import Position
 from segstream.core.event import Records
+from segstream.core.forward import UNREADABLE
 from segstream.core.output import Output, Topic, ms_text
 from segstream.ports import Fetched, Published, Refused
 from segstream.shell.transaction import (
@@ -249,9 +250,17 @@ def records_of(messages: list[Any]) -> Records:
         [m.offset() for m in messages],
         [m.timestamp()[1] for m in messages],
         [m.value() for m in messages],
-        [m.headers() for m in messages],
+        [headers_of(m) for m in messages],
         [m.key() for m in messages],
     )
+
+
+def headers_of(message: Any) -> Any:
+    """The headers of a message; asked for a second time, unreadable ones would crash the client."""
+    try:
+        return message.headers()
+    except SystemError:  # what it makes of a name that is no UTF-8
+        return UNREADABLE
 
 
 class KafkaSink:

@@ -31,6 +31,7 @@ from segstream.core.redrive import (
     resent,
 )
 from segstream.ports import Unavailable
+from segstream.shell.kafka import headers_of
 from segstream.shell.transaction import DENIED, SECONDS, Settings, Transactions, failure, produce
 
 Stop = Callable[[], bool]
@@ -64,7 +65,7 @@ class Letters:
         found = Survey(wanted)
         starts, ends = self._ends(OffsetSpec.earliest()), self._ends(OffsetSpec.latest())  # type: ignore[no-untyped-call]
         for message in self._between(starts, ends, stop):
-            headers = message.headers()
+            headers = headers_of(message)
             size = size_of(message.key(), message.value(), headers)
             found.note(message.partition(), message.offset(), headers, size)
         if not stop():

@@ -27,6 +27,7 @@ from segstream.shell import topics
 from segstream.shell.local import Server, Servers
 from segstream.shell.metrics import SEGMENTER, TRAINER, Metric
 from tests.integration.deployment import Deployment, code_of, deployment, log_of, wait
+from tests.integration.raw import produce_with_header
 
 Names = Callable[[str], str]
 IDLE = 1.0
@@ -69,7 +70,7 @@ def order(**ids: str) -> bytes:
 @pytest.mark.parametrize(
     ("value", "reason", "message"),
     [
-        (order(userId="ada"), "partition", "murmur2"),
+        (order(userId="ada"), "partition", "forwarded 3 times"),
         (b'{"type": "track"', "json", ""),
         (order(), "customer", "userId"),
     ],
@@ -79,7 +80,7 @@ def test_dead_letters_are_the_records_as_they_came(
 ) -> None:
     """On the same partition, with key and headers, and what an operator needs to know added."""
     partition = (home_of("ada") + 1) % 4
-    headers = [("trace", b"\x00\xff"), ("trace", b"again")]
+    headers = [("trace", b"\x00\xff"), ("segstream.hops", b"3")]
     offset = at.send(partition, value, b"\xfekey", headers)
     letters = wait(
         lambda: [
@@ -99,6 +100,26 @@ def test_dead_letters_are_the_records_as_they_came(
     assert errors["topic"].decode() == at.topic("customer-events")
     assert errors["partition"] == b"%d" % partition
     assert re.fullmatch(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", errors["at"])
+
+
+def test_a_header_that_is_no_text_does_not_stop_the_stream(at: Deployment) -> None:
+    """The client cannot give the headers of such a record; what it holds beside them is kept."""
+    partition, servers = home_of("bob"), at.kafka["bootstrap.servers"]
+    there = len(at.read("customer-events-dlq", partition))
+    produce_with_header(
+        servers, at.topic("customer-events"), partition, order(userId="bob"), b"\xff\xfe"
+    )
+    last = at.send(partition, order(userId="bob"))
+    wait(lambda: at.checkpoint(partition).offset > last, "the next one is computed")
+    letter = at.read("customer-events-dlq", partition)[there]
+    assert letter.value() == order(userId="bob")
+    errors = dict(letter.headers())
+    assert int(errors["segstream.errors.offset"]) < last
+    assert errors["segstream.errors.reason"] == b"schema"
+    assert b"UTF-8" in errors["segstream.errors.message"]
+    assert len(errors) == 6
+    events = at.command("events", "bob")
+    assert (events.returncode, "1 events of bob" in events.stdout) == (0, True), events.stderr
 
 
 # -- the clock of a silent partition ---------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from segstream.core.hash import Partitioner
+from segstream.shell.kafka import headers_of
 
 FILE = "segstream.replay.file"
 LINE = "segstream.replay.line"
@@ -173,7 +174,7 @@ def _last_lines(
             if error is not None or offset is None or offset >= ends[partition]:
                 reading.remove(partition)
                 consumer.pause([TopicPartition(topic, partition)])
-            elif (line := _line_of(record.headers(), file)) is not None:
+            elif (line := _line_of(headers_of(record), file)) is not None:
                 found[partition] = line
     return found
 
