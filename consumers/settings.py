@@ -3,8 +3,8 @@
 Every mistake is reported at once, with its key path. Environment variables win over the file:
 `SEGSTREAM_CONFIG`, `SEGSTREAM_NAMESPACE`, `SEGSTREAM_SLOT`, `SEGSTREAM_REDIS_URL`,
 `SEGSTREAM_METRICS_PORT`, `SEGSTREAM_METRICS_ADDRESS`, `SEGSTREAM_CLOCK_IDLE`,
-`SEGSTREAM_PARTITIONS`, `SEGSTREAM_REPLICATION`, `SEGSTREAM_GRACE`, and `SEGSTREAM_KAFKA_<NAME>` for any
-librdkafka property (`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`).
+`SEGSTREAM_PARTITIONS`, `SEGSTREAM_REPLICATION`, `SEGSTREAM_GRACE`, and `SEGSTREAM_KAFKA_<NAME>`
+for any librdkafka property (`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`).
 """
 
 import os
