@@ -74,6 +74,11 @@ class Crew:
             self._spawn(slot, self.at.running[slot])
             self._kept[slot] = self.at.running[slot]
 
+    def works(self, slot: str) -> bool:
+        """Whether the present process of a slot has come so far as to end in order."""
+        server = self.at.running[slot]
+        return b"metrics on port" in server.log.read_bytes()[server._log_start :]
+
     def signal(self, slot: str, number: int) -> None:
         """To the process of a slot, if one is alive."""
         with self._lock:

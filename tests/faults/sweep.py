@@ -121,6 +121,8 @@ class Play:
         if slot not in members:
             return False
         if kick == "term":
+            if not self.scene.crew.works(slot):
+                return False  # it would not end in order yet; the group may know its predecessor
             self.scene.crew.signal(slot, SIGTERM)
         else:
             others = sorted(members - {slot})
