@@ -11,8 +11,9 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -94,6 +95,8 @@ class Crew:
         kept, self._kept = self._kept, {}
         for slot in kept:
             self.signal(slot, signal.SIGCONT)
+            with suppress(AssertionError):  # how it ended is said below
+                wait(partial(self.works, slot), f"{slot} is there", seconds)
         for server in kept.values():
             server.terminate()
         for slot, server in kept.items():
