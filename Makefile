@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle bench kill-sweep recovery docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery docs clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -24,6 +24,12 @@ check: .venv/.ready-dev ## Lint, format, types, import contracts
 
 oracle: .venv/.ready-dev ## Hold a whole year of real orders against the oracle (minutes)
 	@$(BIN)/python -m tests.retail_year
+
+simulate: .venv/.ready-dev ## Run worker and trainer through random faults (SCHEDULES=100000)
+	@$(BIN)/python -m tests.simulation --schedules $(or $(SCHEDULES),2000) $(ARGS)
+
+guards: .venv/.ready-dev ## Take each guard of the delivery protocol away and see what breaks
+	@$(BIN)/python -m tests.simulation guards
 
 bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -6,7 +6,7 @@ from typing import Any
 
 from segstream.core.output import Output
 from segstream.core.step import Function
-from tests.harness import Run
+from tests.harness import Replay
 from tests.oracle import Oracle
 from tests.oracle import Output as Expected
 
@@ -18,7 +18,7 @@ AS_THEY_CAME = ("dead_letters", "events")
 UNKNOWN = ("message", "topic")
 
 
-def problems(run: Run, oracle: Oracle) -> list[str]:
+def problems(run: Replay, oracle: Oracle) -> list[str]:
     """Every difference between the core and the oracle after the same records; [] = equal."""
     return [
         *output_problems(run.outputs, oracle.outputs),
@@ -111,7 +111,7 @@ def differences(left: Any, right: Any, path: str = "") -> list[str]:
 # --- Checkpoint and States ------------------------------------------------------------------
 
 
-def checkpoint_problems(run: Run, oracle: Oracle) -> list[str]:
+def checkpoint_problems(run: Replay, oracle: Oracle) -> list[str]:
     mine = run.checkpoint
     found = {
         "position": tuple(mine.position),
@@ -126,7 +126,7 @@ def checkpoint_problems(run: Run, oracle: Oracle) -> list[str]:
     return differences(found, oracle.checkpoint(), "Checkpoint")
 
 
-def state_problems(run: Run, oracle: Oracle) -> Iterator[str]:
+def state_problems(run: Replay, oracle: Oracle) -> Iterator[str]:
     """Every field of every State, and the minute index beside them."""
     states, wanted = run.states(), oracle.states()
     if missing := states.keys() ^ wanted.keys():

@@ -5,13 +5,12 @@ import logging
 import pytest
 
 from segstream.core.check import define
-from segstream.core.output import Output
 from segstream.core.step import Function
 from segstream.ports import Ports
 from segstream.shell.metrics import SegmenterMetrics
+from segstream.testing.log import MemoryLog
 from segstream.testing.memory import (
     ManualClock,
-    MemoryLog,
     MemoryModels,
     MemorySink,
     MemorySource,
@@ -35,17 +34,15 @@ class Scene:
         layout = function.definition.digest(PARTITIONS, "murmur2")
         self.function, self.clock = function, ManualClock(1_800_000_000_000)
         self.log, self.store = MemoryLog(PARTITIONS, layout, self.clock), MemoryStore()
-        self.outputs: list[Output] = []
         self.start(halt_above)
 
     def start(self, halt_above: float) -> None:
         """A new process; the former one is no more."""
         self.metrics = SegmenterMetrics()
         source = MemorySource(self.log)
-        sink = MemorySink(self.log, source)
-        sink.outputs = self.outputs
-        ports = Ports(source, self.store, sink, MemoryModels(), self.clock, self.metrics)
-        limits = Limits(records=100, idle_seconds=0, dead_share=halt_above)
+        sink = MemorySink(self.log)
+        ports = Ports(source, self.store, sink, MemoryModels({}), self.clock, self.metrics)
+        limits = Limits(records=1_000, idle_seconds=0, dead_share=halt_above)
         self.worker = Worker(self.function, ports, "events", PARTITIONS, "murmur2", limits)
         self.log.assign([source])
 
@@ -60,7 +57,7 @@ class Scene:
             self.worker.turn()
 
     def letters(self) -> int:
-        return sum(output.topic == "dead_letters" for output in self.outputs)
+        return sum(output.topic == "dead_letters" for output in self.log.outputs)
 
     def value(self, name: str, partition: int) -> float:
         labels = {"partition": str(partition)}
@@ -81,7 +78,7 @@ def test_the_share_is_that_of_the_latest_records() -> None:
 def test_by_default_nothing_halts() -> None:
     scene = Scene(1.0)
     scene.turns(bad=100, good=0, times=30)
-    assert scene.letters() == scene.store.meta[0].offset == 2_900  # a turn begins with the poll
+    assert scene.letters() == scene.store.meta[0].offset == 3_000
     assert scene.value("partition_halted", 0) == 0
 
 

@@ -178,10 +178,11 @@ def _activations(
         if record >= size or not isinstance(control, ModelControl):
             continue
         if digests.get(control.version) != control.digest:
-            there = "no such version, or it needs what this configuration does not measure"
-            if control.version in digests:
-                there = "that version has another digest"
-            text = f"model version {control.version} with digest {control.digest}: {there}"
+            # Whether another version has the number is not said: a replay might know it by then.
+            text = (
+                f"model version {control.version} with digest {control.digest}: there is none, "
+                "or it needs what this configuration does not measure"
+            )
             unknown.append(Reject(record, "model", text))
         elif control.version > active:
             active = switches[record] = control.version

@@ -1,124 +1,68 @@
-"""The segmenter's surroundings in memory: a log, a store, topics and a clock.
+"""The segmenter's surroundings in memory: a member of the group, a store, a sink and a clock.
 
-They behave as the real ones do where the worker can tell the difference: positions are checked,
-transactions are atomic, a worker that lost its partitions is refused. Public, so that users can
-test their own configuration without servers.
+They behave as the real ones do where the worker can tell the difference: `tests/contract` holds
+both against the same tests. Public, so that users can test their own configuration without servers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segstream.core.batch import Checkpoint, Position
-from segstream.core.event import Headers, Records
+from segstream.core.event import Records
 from segstream.core.model import Model
 from segstream.core.output import Output, ms_text
 from segstream.core.record import ModelRecord
 from segstream.core.step import Outcome
-from segstream.ports import Announced, Clock, Fetched, NotCommitted, Published
-
-
-@dataclass
-class LogRecord:
-    offset: int
-    appended: int
-    value: bytes | None
-    headers: Headers = None
-    key: bytes | None = None
-
-
-class MemoryLog:
-    """The partitions of `customer-events`, W, and who owns what."""
-
-    def __init__(self, partitions: int, layout: str, clock: Clock) -> None:
-        self.clock = clock
-        self.records: list[list[LogRecord]] = [[] for _ in range(partitions)]
-        self.published = {p: Published(Position(0, 0), layout, 0) for p in range(partitions)}
-        self.owners: dict[int, MemorySource] = {}
-        self.generation = 0
-        self.topic_id = "in-memory"
-
-    def append(
-        self,
-        partition: int,
-        value: bytes | None,
-        *,
-        headers: Headers = None,
-        key: bytes | None = None,
-        appended: int | None = None,
-        offset: int | None = None,
-    ) -> None:
-        """At the end; stamped as a broker does, by its clock, which never goes back in a log."""
-        log = self.records[partition]
-        number, latest = (log[-1].offset + 1, log[-1].appended) if log else (0, 0)
-        log.append(
-            LogRecord(
-                number if offset is None else offset,
-                max(latest, self.clock.wall()) if appended is None else appended,
-                value,
-                headers,
-                key,
-            )
-        )
-
-    def assign(self, members: Iterable["MemorySource"]) -> None:
-        """Spread the partitions over the members: a rebalance."""
-        self.generation += 1
-        members = list(members)
-        for source in {*self.owners.values(), *members}:
-            source.revoke()
-        self.owners = {p: members[p % len(members)] for p in range(len(self.records))}
-        for partition, source in self.owners.items():
-            source.assign(partition)
+from segstream.ports import Announced, Fetched, NotCommitted, Published, Refused
+from segstream.testing.log import LogRecord, MemoryLog, Transaction
 
 
 class MemorySource:
-    """A member of the group."""
+    """A member of the group, once `MemoryLog.assign` has named it."""
 
-    def __init__(self, log: MemoryLog, cuts: Iterable[int] = ()) -> None:
+    def __init__(self, log: MemoryLog) -> None:
         self.log = log
-        self.metadata = 0
-        self._cuts = iter(cuts)
-        self._next: dict[int, int] = {}  # partition -> offset, those that are started
-        self._mine: set[int] = set()
-        self._assigned: set[int] = set()
-        self._revoked: set[int] = set()
+        self._next: dict[int, int] = {}  # partition → offset, of those that are started
+        self._mine: frozenset[int] = frozenset()
+        self._moved: frozenset[int] | None = None  # a rebalance that no poll has told of
+        self._polls = 0
 
-    def revoke(self) -> None:
-        self._revoked |= self._mine
-        self._assigned -= self._mine
-        self._mine.clear()
-        self._next.clear()
+    def moved(self, partitions: frozenset[int]) -> None:
+        """Of a rebalance a member hears in its next poll."""
+        self._moved = partitions
 
-    def assign(self, partition: int) -> None:
-        self._mine.add(partition)
-        self._assigned.add(partition)
-
-    def poll(self, limit: int, timeout: float) -> Fetched:
-        del timeout
-        self.metadata = self.log.generation
-        limit = min(limit, next(self._cuts, limit))
+    def poll(self, limit: int, timeout: float) -> Fetched:  # noqa: ARG002 (nothing to wait for)
+        assigned = revoked = frozenset[int]()
+        if self._moved is not None:
+            assigned, revoked = self._moved, self._mine
+            self._mine, self._moved = self._moved, None
+            self._next.clear()
         found: dict[int, Records] = {}
-        at_end = set()
-        for partition, offset in self._next.items():
-            log = self.log.records[partition]
-            new = log[_index(log, offset) :][:limit]
+        at_end, strayed = set(), set()
+        self._polls += 1
+        for partition in self._in_turn():
+            offset = self._next[partition]
+            low, high = self.bounds(partition)
+            if not low <= offset <= high:
+                strayed.add(partition)
+                continue
+            new, self._next[partition], ended = self.log.read(partition, offset, limit)
+            limit -= len(new)
             if new:
-                found[partition] = Records(
-                    [r.offset for r in new],
-                    [r.appended for r in new],
-                    [r.value for r in new],
-                    [r.headers for r in new],
-                    [r.key for r in new],
-                )
-                self._next[partition] = new[-1].offset + 1
-            else:
+                found[partition] = columns(new)
+            elif ended:
                 at_end.add(partition)
-        assigned, self._assigned = frozenset(self._assigned), set()
-        revoked, self._revoked = frozenset(self._revoked), set()
-        return Fetched(found, frozenset(at_end), assigned, revoked, self.metadata)
+        metadata = self.log.membership(self)
+        return Fetched(found, frozenset(at_end), assigned, revoked, metadata, frozenset(strayed))
+
+    def _in_turn(self) -> list[int]:
+        """No partition comes first every time: together they bring `limit` records."""
+        started = sorted(self._next)
+        first = self._polls % max(1, len(started))
+        return started[first:] + started[:first]
 
     def committed(self, partition: int) -> Published | None:
-        return self.log.published.get(partition)
+        return self.log.stable(partition)
 
     def topic_id(self) -> str:
         return self.log.topic_id
@@ -127,12 +71,10 @@ class MemorySource:
         return len(self.log.records)
 
     def bounds(self, partition: int) -> tuple[int, int]:
-        log = self.log.records[partition]
-        return (log[0].offset if log else 0), self.log_end(partition)
+        return self.log.starts[partition], self.log.ends[partition]
 
     def log_end(self, partition: int) -> int:
-        log = self.log.records[partition]
-        return log[-1].offset + 1 if log else 0
+        return self.log.ends[partition]
 
     def start(self, partition: int, offset: int) -> None:
         self._next[partition] = offset
@@ -141,25 +83,30 @@ class MemorySource:
         self._next.pop(partition, None)
 
 
-def _index(log: list[LogRecord], offset: int) -> int:
-    low, high = 0, len(log)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if log[middle].offset < offset else (low, middle)
-    return low
+def columns(records: Sequence[LogRecord]) -> Records:
+    """Records of a log as the core takes them."""
+    return Records(
+        [r.offset for r in records],
+        [r.appended for r in records],
+        [r.value for r in records],
+        [r.headers for r in records],
+        [r.key for r in records],
+    )
 
 
 @dataclass
 class MemoryStore:
-    """States, minute index and Checkpoints per partition."""
+    """States, minute index and Checkpoints per partition. `policy` as Redis calls it."""
 
     meta: dict[int, Checkpoint] = field(default_factory=dict)
     states: dict[int, dict[str, bytes]] = field(default_factory=dict)
     minutes: dict[int, dict[int, set[str]]] = field(default_factory=dict)
     layout: Announced | None = None
+    policy: str = "noeviction"
 
     def check(self) -> None:
-        """Memory never throws anything away."""
+        if self.policy != "noeviction":
+            raise Refused(f"Redis has maxmemory-policy {self.policy}: it would drop States")
 
     def announced(self) -> Announced | None:
         return self.layout
@@ -192,53 +139,69 @@ class MemoryStore:
         states.update(outcome.writes)
         index = self.minutes.setdefault(partition, {})
         for customer in outcome.deletes:
-            del states[customer]
+            states.pop(customer, None)
         for minute, customer in outcome.unindexed:
-            index[minute].remove(customer)
+            index.get(minute, set()).discard(customer)
         for minute, customer in outcome.indexed:
             index.setdefault(minute, set()).add(customer)
         return True
 
 
 class MemorySink:
-    """The output topics as one list, in the order of commits; forwarded calls go to the log."""
+    """Publishes into the log's topics, under a slot that nobody else should use."""
 
-    def __init__(self, log: MemoryLog, source: MemorySource) -> None:
-        self.log, self.source = log, source
-        self.outputs: list[Output] = []
+    def __init__(self, log: MemoryLog, slot: str = "0") -> None:
+        self.log, self.slot = log, slot
+        self.recover()
 
     def publish(
         self, outputs: list[Output], positions: Mapping[int, Published], metadata: object
     ) -> None:
-        if metadata != self.log.generation:
-            raise NotCommitted("the group has moved on")
-        for partition, published in positions.items():
-            if published.position <= self.log.published[partition].position:
-                raise AssertionError(f"W of partition {partition} would not advance")
-            self.log.published[partition] = published
-        self.outputs += outputs
-        for o in outputs:
-            if o.topic == "events":
-                self.log.append(o.partition, o.value, headers=o.headers, key=o.key)
+        transaction = self.begin()
+        try:
+            self.produce(transaction, outputs)
+            self.carry(transaction, positions, metadata)
+            self.commit(transaction)
+        except NotCommitted:
+            self.recover()
+            raise
+
+    def begin(self) -> Transaction:
+        return self.log.begin(self.slot)
+
+    def produce(self, transaction: Transaction, outputs: list[Output]) -> None:
+        for output in outputs:
+            self.log.produce(transaction, output)
+
+    def carry(
+        self, transaction: Transaction, positions: Mapping[int, Published], metadata: object
+    ) -> None:
+        self.log.carry(transaction, positions, metadata)
+
+    def commit(self, transaction: Transaction) -> None:
+        self.log.commit(transaction)
+
+    def recover(self) -> None:
+        """End what this slot has left open."""
+        self.log.recover(self.slot)
 
     def append_clock(self, partition: int, time: int) -> None:
-        headers: Headers = [("ce_type", b"segstream.clock")]
-        value = f'{{"time":"{ms_text(time)}"}}'.encode()
-        self.log.append(partition, value, headers=headers)
+        self.log.append_control(partition, "segstream.clock", f'{{"time":"{ms_text(time)}"}}')
 
 
 class MemoryModels:
-    """Versions that are known; `hidden` ones appear at the next refresh."""
+    """Versions, as of the last refresh. `records` may grow meanwhile."""
 
-    def __init__(self, records: Iterable[ModelRecord] = ()) -> None:
-        self.hidden = {record.model: record for record in records}
+    def __init__(self, records: Mapping[int, ModelRecord]) -> None:
+        self.records = records
         self._models: dict[int, Model] = {}
 
     def at_hand(self) -> Mapping[int, Model]:
         return self._models
 
     def refresh(self) -> None:
-        self._models |= {v: Model(r) for v, r in self.hidden.items() if v not in self._models}
+        new = self.records.keys() - self._models.keys()
+        self._models |= {version: Model(self.records[version]) for version in sorted(new)}
 
 
 @dataclass

@@ -7,10 +7,12 @@ owner is refused, a transaction is atomic, and its outcome may be unknown.
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from segstream.core.record import ModelRecord
+from segstream.core.record import ModelActivated, ModelRecord
 from segstream.ports import NotCommitted, Unavailable
 from segstream.ports.trainer import Observer, Polled
 from segstream.study import Start
+from segstream.testing.log import MemoryLog, Transaction, Transactions
+from segstream.testing.memory import ManualClock
 from segstream.trainer import Ports
 
 Fault = Literal["refused", "lost", "committed", "announce"]
@@ -20,15 +22,19 @@ class MemoryTopics:
     """What is in Kafka: samples, versions, announcements, the group's offset and its owner.
 
     `faults`: the next publications fail: "refused" (aborted), "lost" and "committed" (the outcome
-    is unknown to the trainer), "announce" (published, but not announced).
+    is unknown to the trainer), "announce" (published, but not announced). With a `log`, versions
+    are announced there too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, log: MemoryLog | None = None) -> None:
+        self.log = log
+        self.transactions = Transactions(ManualClock()) if log is None else log
         self.samples: list[tuple[bytes | None, bytes | None]] = []
         self.versions: dict[int, ModelRecord] = {}
         self.announced: list[int] = []
         self.committed = 0
         self.faults: list[Fault] = []
+        self.pending: Transaction | None = None  # carries an offset of the group
         self._owner: MemorySamples | None = None
         self.generation = 0
 
@@ -41,6 +47,19 @@ class MemoryTopics:
 
     def owned_by(self, samples: "MemorySamples") -> bool:
         return self._owner is samples
+
+    def settle(self) -> None:
+        """Unavailable while a transaction is open that carries an offset of the group."""
+        self.transactions.expire()
+        if self.pending is not None and self.pending.committed is None:
+            raise Unavailable("a transaction of another trainer is pending")
+
+    def add(self, record: ModelRecord, before: int) -> None:
+        """A version is committed."""
+        if record.model in self.versions:
+            raise AssertionError(f"version {record.model} was published twice")
+        self.versions[record.model] = record
+        self.committed = before
 
     def fault(self, *kinds: Fault) -> Fault | None:
         """The fault that is due now, if it is one of these."""
@@ -68,7 +87,7 @@ class MemorySamples:
         return Polled(self._claim, records, Fence(self.topics.generation, before))
 
     def settle(self) -> None:
-        """Transactions are never left open here."""
+        self.topics.settle()
 
     def restart(self) -> None:
         self._claim += 1
@@ -86,6 +105,7 @@ class MemoryVersions:
         self._records: dict[int, ModelRecord] = {}
 
     def refresh(self) -> None:
+        self._topics.settle()
         self._records = dict(self._topics.versions)
 
     def records(self) -> Mapping[int, ModelRecord]:
@@ -95,25 +115,45 @@ class MemoryVersions:
 class MemoryPress:
     """Takes versions, and can fail in every way that Kafka does."""
 
-    def __init__(self, topics: MemoryTopics) -> None:
-        self._topics = topics
+    def __init__(self, topics: MemoryTopics, slot: str = "trainer") -> None:
+        self._topics, self.slot = topics, slot
 
     def publish(self, record: ModelRecord, fence: object) -> None:
+        transaction = self._topics.transactions.begin(self.slot)
+        try:
+            self.carry(transaction, record, fence)
+            self.commit(transaction)
+        except NotCommitted:
+            self.recover()
+            raise
+
+    def carry(self, transaction: Transaction, record: ModelRecord, fence: object) -> None:
+        """The version and the offset, if the fence still holds."""
         if not isinstance(fence, Fence) or fence.generation != self._topics.generation:
             raise NotCommitted("another trainer owns the partition")
+        self._topics.pending = transaction
+        transaction.effects.append(lambda: self._topics.add(record, fence.before))
+
+    def commit(self, transaction: Transaction) -> None:
         fault = self._topics.fault("refused", "lost", "committed")
-        if fault in (None, "committed"):
-            if record.model in self._topics.versions:
-                raise AssertionError(f"version {record.model} was published twice")
-            self._topics.versions[record.model] = record
-            self._topics.committed = fence.before
+        if fault not in (None, "committed"):
+            raise NotCommitted(fault)
+        self._topics.transactions.commit(transaction)
         if fault is not None:
             raise NotCommitted(fault)
+
+    def recover(self) -> None:
+        """End what this slot has left open."""
+        self._topics.transactions.recover(self.slot)
 
     def announce(self, record: ModelRecord) -> None:
         if self._topics.fault("announce"):
             raise Unavailable("announce")
         self._topics.announced.append(record.model)
+        if (log := self._topics.log) is not None:
+            body = ModelActivated(version=record.model, digest=record.digest).model_dump_json()
+            for partition in range(len(log.records)):
+                log.append_control(partition, "segstream.model", body)
 
 
 class Notes:
@@ -145,9 +185,14 @@ class Notes:
 
 
 def memory_ports(
-    topics: MemoryTopics, start: Start, observer: Observer | None = None, limit: int = 1_000
+    topics: MemoryTopics,
+    start: Start,
+    observer: Observer | None = None,
+    limit: int = 1_000,
+    slot: str = "trainer",
 ) -> tuple[Ports, MemorySamples]:
     """Ports of one trainer, and its membership for `MemoryTopics.assign`."""
     samples = MemorySamples(topics, limit)
-    ports = Ports(samples, MemoryVersions(topics), MemoryPress(topics), start, observer or Notes())
+    press = MemoryPress(topics, slot)
+    ports = Ports(samples, MemoryVersions(topics), press, start, observer or Notes())
     return ports, samples
