@@ -25,9 +25,9 @@ from typing import NamedTuple
 from confluent_kafka import Consumer, TopicPartition
 
 from segstream.shell.local import Servers, local_servers
-from tests.faults.failpoints import PLACE, Armed, arm, fired
+from tests.faults.fuse import PLACE, Armed, arm, fired
+from tests.faults.play import MODULE
 from tests.faults.scene import Scene, scene
-from tests.faults.sweep import MODULE
 from tests.faults.traffic import Sent
 from tests.integration.deployment import Deployment, wait
 

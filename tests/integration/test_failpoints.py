@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segstream.shell.local import Servers
+from tests.faults.play import Play
 from tests.faults.scene import scene
-from tests.faults.sweep import Play, played
+from tests.faults.sweep import played
 
 KILLED = {
     "one": ["batch.produced", "batch.offsets", "claim.W"],

@@ -13,10 +13,10 @@ from signal import SIGCONT
 import pytest
 
 from segstream.shell.local import Servers
-from tests.faults.failpoints import Armed
+from tests.faults.fuse import Armed
+from tests.faults.play import Play
 from tests.faults.recovery import PER_SECOND, probes
 from tests.faults.scene import scene, unlike_once
-from tests.faults.sweep import Play
 from tests.faults.unguarded import GUARDS, UNGUARDED
 from tests.integration.deployment import wait
 
