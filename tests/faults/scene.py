@@ -64,6 +64,11 @@ class Crew:
             self._kept[slot] = self.at.start(process, slot, module=module, **more)
             return self._kept[slot]
 
+    def slots(self) -> list[str]:
+        """Of all that are kept running."""
+        with self._lock:
+            return [*self._kept]
+
     def release(self, slot: str) -> Server:
         """Supervise it no longer: it may end, and lie."""
         with self._lock:
@@ -88,24 +93,28 @@ class Crew:
                 assert server._process is not None
                 server._process.send_signal(number)
 
-    def stop(self, seconds: float = 30) -> list[str]:
-        """SIGTERM to all; what was wrong with how processes ended, from the first on."""
-        self._over.set()
-        self._thread.join()
-        kept, self._kept = self._kept, {}
-        for slot in kept:
+    def end(self, *slots: str, seconds: float = 30) -> None:
+        """SIGTERM to these and no others, thawed if need be; supervise them no longer."""
+        with self._lock:
+            ending = {slot: self._kept.pop(slot) for slot in slots}
+        for slot, server in ending.items():
             self.signal(slot, signal.SIGCONT)
-            with suppress(AssertionError):  # how it ended is said below
+            with suppress(AssertionError):  # how it ended is noted below
                 wait(partial(self.works, slot), f"{slot} is there", seconds)
-        for server in kept.values():
             server.terminate()
-        for slot, server in kept.items():
+        for slot, server in ending.items():
             server.wait(seconds)
             if server.pid is not None:
                 server.kill()
                 self.exits.append(Exit(slot, -signal.SIGTERM, time.monotonic(), last(server)))
                 continue
             self._ended(slot, server)
+
+    def stop(self) -> list[str]:
+        """SIGTERM to all; what was wrong with how processes ended, from the first on."""
+        self._over.set()
+        self._thread.join()
+        self.end(*self._kept)
         problems = [
             f"{ended.slot} ended with {ended.code}:\n{ended.said}"
             for ended in self.exits
@@ -202,16 +211,22 @@ class Scene:
         return [*self.crew.stop(), *self.judge()]
 
     def settle(self, patience: float = 60) -> None:
-        """Stop the stream; return once segmenters and trainer have done all that it asks."""
+        """Stop the stream; return once segmenters and trainers have done all that it asks.
+
+        The trainers end with it: one that starts again announces its newest version again.
+        """
         self.stream.stop()
-        if not any("trainer" in server._command for server in self.at.running.values()):
-            wait(self.at.caught_up, "N at the ends of the log", patience)
-            return
-        barrier = Barrier(target_of(self.at.settings), len(self.at.partitions), patience)
-        try:
-            barrier.wait("the end", lambda: False)
-        finally:
-            barrier.close()
+        if trainers := [slot for slot in self.crew.slots() if self._trains(slot)]:
+            barrier = Barrier(target_of(self.at.settings), len(self.at.partitions), patience)
+            try:
+                barrier.wait("the end", lambda: False)
+            finally:
+                barrier.close()
+            self.crew.end(*trainers)
+        wait(self.at.caught_up, "N at the ends of the log", patience)
+
+    def _trains(self, slot: str) -> bool:
+        return "trainer" in self.at.running[slot]._command
 
     def judge(self) -> list[str]:
         """All processes have ended: W at N, and everything as the oracle says."""
