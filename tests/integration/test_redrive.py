@@ -26,6 +26,7 @@ from segstream.core.forward import APPENDED, LARGEST, LARGEST_STRAY
 from segstream.core.hash import partitions_of
 from segstream.core.output import dead_letter, ms_text
 from segstream.core.redrive import REDRIVEN, Letter, Marker, read
+from segstream.ports import Unavailable
 from segstream.shell.local import Servers
 from tests.harness import RETAIL
 from tests.integration.deployment import HOME, Deployment, deployment, wait
@@ -358,6 +359,21 @@ def test_a_second_redrive_ends_the_first(letters: Letters) -> None:
     said = " ".join(errors.split())
     assert f"{2 * RECORDS} of {5 * RECORDS} were sent, then it ended: another redrive" in said
     assert "Traceback" not in said
+    assert letters.sent() == Counter(letters.names())
+
+
+def test_of_two_at_once_the_later_one_sends(letters: Letters) -> None:
+    """It has fenced the other one before it looked; and the other one does not fence it in turn."""
+    letters.write(3)
+    chosen = wanted(letters.at.settings, None, [letters.partition], None, None)
+    first, second = (Redrive(letters.at.settings, sends=True) for _ in range(2))
+    for run in (second, first):
+        run.look(chosen, again=False, limit=None, stop=lambda: False)
+        assert run.number == 3
+    with pytest.raises(Unavailable, match="0 of 3 were sent, then it ended: another redrive"):
+        first.send(1_000, Console(file=StringIO()), lambda: False)
+    second.send(1_000, Console(file=StringIO()), lambda: False)
+    assert second.sent == 3
     assert letters.sent() == Counter(letters.names())
 
 
