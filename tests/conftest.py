@@ -3,11 +3,12 @@
 import os
 import signal
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No deadline: a busy machine is no bug. In CI the examples are the same in every run.
-settings.register_profile("here", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+# No deadlines: a busy machine is no bug. In CI the examples are the same in every run.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("here", UNHURRIED)
+settings.register_profile("ci", UNHURRIED, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 # A shell starts its background jobs with SIGINT ignored, and children would inherit that: tests
