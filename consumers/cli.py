@@ -44,6 +44,15 @@ err = Console(stderr=True, highlight=False)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _settings() -> settings_.Settings:
+    """The settings in force, once Kafka has let us in: it says why not only when it is asked."""
+    from segstream.shell import access  # noqa: PLC0415
+
+    settings = settings_.load()
+    access.enter(settings.kafka)
+    return settings
+
+
 class Process(StrEnum):
     """What `segstream run` can run."""
 
@@ -77,10 +86,14 @@ def _explain(error: Exception) -> None:
     if usage is not None and hasattr(error, "show"):  # click's usage errors
         error.show()
         raise SystemExit(2)
-    known = (Refused, Unavailable, LocalUnavailable, ReplayError, FileError, RedisError)
+    known = (Refused, Unavailable, LocalUnavailable, ReplayError, FileError)
     if isinstance(error, KafkaException):
         err.print(f"Kafka: {error.args[0].str()}", style="red", markup=False)
         raise SystemExit(1)
+    if isinstance(error, RedisError):
+        from segstream.shell.redis import failure  # noqa: PLC0415
+
+        error = failure(error)
     if isinstance(error, known):
         err.print(str(error), style="red", markup=False)
         raise SystemExit(1)
@@ -185,7 +198,7 @@ def replay(
     from segstream.shell import files  # noqa: PLC0415
     from segstream.shell.replay import replay as send  # noqa: PLC0415
 
-    settings = settings_.load()
+    settings = _settings()
     rows = None if mapping is None else files.load_mapping(mapping)
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with stopping() as stop, Progress(*columns, console=err, transient=True) as shown:
@@ -234,7 +247,7 @@ def redrive(
     """Send dead letters into `customer-events` again, once their cause is mended."""
     from consumers import redrive as redrive_  # noqa: PLC0415
 
-    settings = settings_.load()
+    settings = _settings()
     try:
         wanted = redrive_.wanted(settings, reason, partition, since, until)
     except ValueError as error:
@@ -269,7 +282,7 @@ def inspect(customer: str, as_json: Json = False) -> None:
     from consumers import look  # noqa: PLC0415
 
     with stopping() as stop:
-        look.inspect(settings_.load(), out, customer, stop, as_json)
+        look.inspect(_settings(), out, customer, stop, as_json)
 
 
 @app.command()
@@ -277,7 +290,7 @@ def segments(as_json: Json = False) -> None:
     """The active model: ids, names, sizes, profiles."""
     from consumers import look  # noqa: PLC0415
 
-    look.segments(settings_.load(), out, as_json)
+    look.segments(_settings(), out, as_json)
 
 
 @app.command()
@@ -289,7 +302,7 @@ def watch(
     from consumers import look  # noqa: PLC0415
 
     with stopping() as stop:
-        look.watch(settings_.load(), out, stop, beginning=beginning, raw=as_json)
+        look.watch(_settings(), out, stop, beginning=beginning, raw=as_json)
 
 
 @app.command()
@@ -298,7 +311,7 @@ def events(customer: str) -> None:
     from consumers import look  # noqa: PLC0415
 
     with stopping() as stop:
-        look.events(settings_.load(), out, customer, stop)
+        look.events(_settings(), out, customer, stop)
 
 
 # -- checking and mending --------------------------------------------------------------
@@ -331,7 +344,7 @@ def audit(
     """
     from consumers import audit as audit_  # noqa: PLC0415
 
-    settings = settings_.load()
+    settings = _settings()
     try:
         wanted = audit_.wanted_of(
             settings, customers, customer or [], partition or [], seed, plain=plain
@@ -355,7 +368,7 @@ def topics_create() -> None:
     """Create the topics that are missing, and the published positions."""
     from segstream.shell import topics  # noqa: PLC0415
 
-    settings = settings_.load()
+    settings = _settings()
     for line in topics.create(settings.kafka, plan_of(settings)) or ["nothing was missing"]:
         out.print(line)
 
@@ -365,7 +378,7 @@ def topics_check() -> None:
     """Compare the topics with the contract; exit code 1 if anything differs."""
     from segstream.shell import topics  # noqa: PLC0415
 
-    settings = settings_.load()
+    settings = _settings()
     found = topics.check(settings.kafka, plan_of(settings))
     for line in found or ["all topics are as they should be"]:
         out.print(line, markup=False)
@@ -386,3 +399,23 @@ def config_show() -> None:
     """All settings in force, secrets masked, as JSON."""
     settings = settings_.load()
     out.print_json(json.dumps({**settings.shown(), "layout": settings.layout}))
+
+
+@app.command("rights")
+def rights_(
+    process: Annotated[str, typer.Argument(help="A row of the table in docs/security.md.")],
+    user: Annotated[
+        str | None, typer.Option(help="Name of the user in Kafka and Redis; default: the process.")
+    ] = None,
+) -> None:
+    """Print the commands that let a user do what a process needs, and nothing more."""
+    from segstream.shell import access  # noqa: PLC0415
+    from segstream.shell.contract import rights  # noqa: PLC0415
+
+    settings = settings_.load()
+    if process not in rights():
+        raise typer.BadParameter(f"there is no {process!r}; there are: {', '.join(rights())}")
+    place = str(settings.kafka["bootstrap.servers"])
+    names = (settings.topics.prefix, settings.namespace)
+    for line in access.commands(process, user or process, *names, place):
+        print(line)  # noqa: T201 (whole, however narrow the terminal)

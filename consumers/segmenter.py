@@ -8,7 +8,7 @@ from collections.abc import Callable
 from consumers.settings import Settings
 from segstream.core.step import Function
 from segstream.ports import Ports
-from segstream.shell import http
+from segstream.shell import access, http
 from segstream.shell.kafka import KafkaSink, KafkaSource
 from segstream.shell.metrics import SegmenterMetrics
 from segstream.shell.models import Models
@@ -40,6 +40,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     )
     store = RedisStore(connect(settings.redis.url), settings.namespace)
     store.check()
+    access.require("segmenter", settings.kafka, settings.topics.prefix, settings.namespace)
     group = settings.group("segmenter")
     topic = settings.topic("customer-events")
     if age := settings.redis.oldest_backup_ms:
@@ -56,7 +57,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
         },
     )
     source = KafkaSource(settings.kafka, topic, group)
-    models = Models(settings.kafka, settings.topic("segment-models"))
+    models = Models(settings.kafka, settings.topic("segment-models"), group)
     worker = Worker(
         Function(settings.definition),
         Ports(source, store, sink, models, WallClock(), metrics),

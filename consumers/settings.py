@@ -1,14 +1,11 @@
 """Settings of a process: segstream.toml, then the environment. The only place that reads either.
 
 Every mistake is reported at once, with its key path. Environment variables win over the file:
-`SEGSTREAM_CONFIG`, `SEGSTREAM_NAMESPACE`, `SEGSTREAM_SLOT`, `SEGSTREAM_REDIS_URL`,
-`SEGSTREAM_METRICS_PORT`, `SEGSTREAM_METRICS_ADDRESS`, `SEGSTREAM_CLOCK_IDLE`,
-`SEGSTREAM_PARTITIONS`, `SEGSTREAM_REPLICATION`, `SEGSTREAM_GRACE`, and `SEGSTREAM_KAFKA_<NAME>`
-for any librdkafka property (`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`).
+`SEGSTREAM_CONFIG`, those of VARIABLES, and `SEGSTREAM_KAFKA_<NAME>` for any librdkafka property
+(`SEGSTREAM_KAFKA_SASL_PASSWORD` is `sasl.password`). Secrets: `consumers/credentials.py`.
 """
 
 import os
-import re
 import socket
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -19,6 +16,8 @@ from typing import Any
 from confluent_kafka import KafkaException, Producer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from consumers import credentials
+from consumers.credentials import MASK
 from segstream.core import expression
 from segstream.core.check import ConfigError, Mistake, define, mistakes_of
 from segstream.core.config import DAY, Definition, Duration
@@ -33,6 +32,10 @@ VARIABLES = {
     "SEGSTREAM_SLOT": ("slot",),
     "SEGSTREAM_GRACE": ("grace",),
     "SEGSTREAM_REDIS_URL": ("redis", "url"),
+    "SEGSTREAM_REDIS_PASSWORD": ("redis", "password"),
+    "SEGSTREAM_REDIS_CA": ("redis", "ca"),
+    "SEGSTREAM_REDIS_CERTIFICATE": ("redis", "certificate"),
+    "SEGSTREAM_REDIS_KEY": ("redis", "key"),
     "SEGSTREAM_METRICS_PORT": ("metrics", "port"),
     "SEGSTREAM_METRICS_ADDRESS": ("metrics", "address"),
     "SEGSTREAM_CLOCK_IDLE": ("clock", "idle"),
@@ -49,8 +52,6 @@ OWN = frozenset(
 )  # fmt: skip
 #: librdkafka writes a line per failed attempt to connect; what matters reaches us as errors.
 QUIET = {"log_level": 2, "log.connection.close": False, "reconnect.backoff.ms": 200}
-MASK = "********"
-SECRET = ("password", "secret", "key", "token", "jaas", "pem")
 
 
 class Part(BaseModel):
@@ -74,8 +75,18 @@ class RedisSettings(Part):
     url: str = Field(
         default="redis://127.0.0.1:6379/0",
         pattern=r"^(redis|rediss|unix)://",
-        description="URL of Redis or Valkey; `rediss://` for TLS, user and password inside",
+        description="URL of Redis or Valkey, with the user; `rediss://` for TLS",
     )
+    password: str | None = Field(default=None, description="of the user; never in the file")
+    ca: str | None = Field(
+        default=None,
+        description="PEM file of the authorities that may have signed the server's certificate; "
+        "default: those of the system",
+    )
+    certificate: str | None = Field(
+        default=None, description="PEM file of an own certificate, if the server asks for one"
+    )
+    key: str | None = Field(default=None, description="PEM file of its private key")
     oldest_backup: Duration | str = Field(
         default="off",
         description="age of the oldest backup that one would restore: segmenters then start only "
@@ -87,6 +98,13 @@ class RedisSettings(Part):
     def oldest_backup_ms(self) -> int:
         """0: off."""
         return _ms(self.oldest_backup)
+
+    def whole(self) -> "RedisSettings":
+        """The same with everything in the URL, which is what clients take."""
+        files = {"ssl_ca_certs": self.ca, "ssl_certfile": self.certificate, "ssl_keyfile": self.key}
+        alone = dict.fromkeys(("password", "ca", "certificate", "key"))
+        url = credentials.whole(self.url, self.password, files)
+        return self.model_copy(update={**alone, "url": url})
 
 
 class Topics(Part):
@@ -216,7 +234,7 @@ class Settings(Part):
     def shown(self) -> dict[str, Any]:
         """All settings as they are in force, secrets masked."""
         body = self.model_dump(mode="json", exclude_none=True)
-        return {**body, "kafka": _safe("", body["kafka"]), "redis": _safe("", body["redis"])}
+        return {**body, **{part: credentials.safe("", body[part]) for part in ("kafka", "redis")}}
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
@@ -224,7 +242,9 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     environment = os.environ if environment is None else environment
     body, mistakes = _file(environment.get("SEGSTREAM_CONFIG"))
     body["kafka"] = dict(_flat(body.get("kafka", {})))
-    mistakes += _from_environment(body, environment)
+    mistakes += credentials.in_the_open(body)
+    environment, unread = credentials.from_files(environment)
+    mistakes += unread + _from_environment(body, environment)
     declared = {key: body.pop(key) for key in DEFINITION_KEYS & body.keys()}
     # Own measures are a definition of their own; a preset is then only what is asked for.
     body.setdefault("preset", "" if "measures" in declared else "retail")
@@ -243,25 +263,17 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         settings = Settings.model_validate({**body, "definition": definition or define(_retail())})
     except ValidationError as error:
         raise _discreet(mistakes + mistakes_of(error)) from None
+    mistakes = mistakes or credentials.astray(settings.redis)
     if mistakes:
         raise _discreet(mistakes)
-    return settings
+    return settings.model_copy(update={"redis": settings.redis.whole()})
 
 
 def _discreet(mistakes: list[Mistake]) -> ConfigError:
     """The mistakes, without the secrets that may stand at their places."""
     return ConfigError(
-        [m._replace(value=_safe(".".join(map(str, m.path)), m.value)) for m in mistakes]
+        [m._replace(value=credentials.safe(".".join(map(str, m.path)), m.value)) for m in mistakes]
     )
-
-
-def _safe(name: str, value: Any) -> Any:
-    """A value as it may be shown under its name."""
-    if any(word in name.lower() for word in SECRET):
-        return MASK
-    if isinstance(value, dict):
-        return {key: _safe(str(key), inner) for key, inner in value.items()}
-    return _masked(value) if isinstance(value, str) else value
 
 
 def presets() -> list[str]:
@@ -308,7 +320,7 @@ def _from_environment(body: dict[str, Any], environment: Mapping[str, str]) -> l
                 place[key] = value
         elif name.startswith(PREFIX) and name != "SEGSTREAM_CONFIG":
             known = ", ".join(sorted([*VARIABLES, "SEGSTREAM_CONFIG", f"{KAFKA_PREFIX}*"]))
-            mistakes.append(Mistake((name,), value, f"no such setting; there are: {known}"))
+            mistakes.append(Mistake((name,), MASK, f"no such setting; there are: {known}"))
     return mistakes
 
 
@@ -337,7 +349,9 @@ def _kafka_mistakes(kafka: Mapping[str, Any]) -> list[Mistake]:
         except (KafkaException, TypeError, ValueError) as error:
             text = error.args[0].str() if isinstance(error, KafkaException) else str(error)
             if "No such configuration" in text or "Invalid value" in text:
-                mistakes.append(Mistake(("kafka", name), value, text))
+                # Under a name that is none there may be anything, secrets too.
+                shown = value if "Invalid value" in text else MASK
+                mistakes.append(Mistake(("kafka", name), shown, text))
     return mistakes
 
 
@@ -349,12 +363,3 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(there, dict) and isinstance(value, dict)
         merged[key] = {**there, **value} if both else value  # type: ignore[dict-item]
     return merged
-
-
-def _masked(url: str) -> str:
-    """A URL without its credentials, whether they stand before the host or in the query."""
-    head, at, host = url.rpartition("@")
-    if at:
-        scheme, _, _ = head.partition("://")
-        url = f"{scheme}://{MASK}@{host}"
-    return re.sub(r"(?i)((?:password|username|secret|token)=)[^&]*", rf"\g<1>{MASK}", url)

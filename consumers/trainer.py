@@ -6,7 +6,7 @@ from collections.abc import Callable
 from consumers.settings import Settings
 from segstream.core.expression import parse_duration
 from segstream.learn import TrainedFeature, Training
-from segstream.shell import http
+from segstream.shell import access, http
 from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
 from segstream.shell.metrics import TrainerMetrics
 from segstream.shell.models import Models
@@ -39,6 +39,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     port = http.serve(
         settings.metrics.port, settings.metrics.address, metrics.metrics.registry, metrics.health
     )
+    access.require("trainer", settings.kafka, settings.topics.prefix, settings.namespace)
     group = settings.group("trainer")
     models = settings.topic("segment-models")
     samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)
@@ -48,7 +49,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
         models,
         settings.topic("customer-events"),
     )
-    ports = Ports(samples, Models(settings.kafka, models), press, CustomerKMeans, metrics)
+    ports = Ports(samples, Models(settings.kafka, models, group), press, CustomerKMeans, metrics)
     log.info("trainer %s: metrics on port %d", settings.slot, port)
     try:
         Trainer(training_of(settings), ports).run(stop)

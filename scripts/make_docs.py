@@ -1,14 +1,15 @@
 """Write the reference pages that follow from the code: `python scripts/make_docs.py`.
 
-docs/metrics.md, docs/settings.md, docs/cli.md; the byte layout in schemas/redis-state.md, the table
-of alerts in docs/operations.md and the example in README.md, each between two marks.
+docs/metrics.md, docs/settings.md, docs/cli.md; each between two marks: the byte layout in
+schemas/redis-state.md, the alerts in docs/operations.md, the rights in docs/security.md, and the
+example in README.md.
 Words come from the descriptions in the models; what has none there is described in MEANINGS.
 """
 
 import inspect
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType, UnionType
@@ -27,6 +28,8 @@ from segstream.core.check import define
 from segstream.core.config import Definition, Feature, Measure, Money, Trait
 from segstream.core.step import Function
 from segstream.core.window import Layout
+from segstream.shell.access import CONNECTING
+from segstream.shell.contract import rights
 from segstream.shell.metrics import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +105,10 @@ security.protocol = "SASL_SSL"
 sasl.mechanism = "SCRAM-SHA-512"
 sasl.username = "segstream"
 ```
+
+Passwords and keys must not stand in the file: they come from variables, or from files that the same
+variable with `_FILE` at its end names, such as `SEGSTREAM_KAFKA_SASL_PASSWORD_FILE` and
+`SEGSTREAM_REDIS_PASSWORD_FILE` ([security](security.md#secrets)).
 """
 DEFINITION = """\
 These settings are the **Definition**. All of them enter the layout digest, apart from how the
@@ -496,6 +503,24 @@ def alerts_table() -> str:
     return "\n".join(["| alert | expression | for | means |", "|---|---|---|---|", *rows])
 
 
+def rights_table() -> str:
+    """The part of docs/security.md that shows schemas/rights.toml."""
+
+    def words(names: Mapping[str, Sequence[str]]) -> str:
+        found = [f"`{name}`: {', '.join(operations)}" for name, operations in names.items()]
+        return "<br>".join(found) or "–"
+
+    rows = [
+        f"| `{name}` | {needed.about} | {words(needed.topics)} | {words(needed.groups)} "
+        f"| {words(needed.transactional_ids)} "
+        f"| {', '.join(f'`{command}`' for command in needed.redis) or '–'} |"
+        for name, needed in rights().items()
+    ]
+    head = "| process | is | topics | groups | transactional ids | Redis |"
+    always = ", ".join(f"`{command}`" for command in CONNECTING)
+    return "\n".join([head, "|---" * 6 + "|", *rows, "", f"Every user of Redis besides: {always}."])
+
+
 # -- all ------------------------------------------------------------------------------
 
 
@@ -503,12 +528,14 @@ def pages() -> dict[str, str]:
     """The text of each generated file, by its path."""
     redis, readme, operations = "schemas/redis-state.md", "README.md", "docs/operations.md"
     example = f"```python\n{(ROOT / EXAMPLE).read_text().rstrip()}\n```"
+    security = "docs/security.md"
     found = {
         "docs/metrics.md": markdown(),
         "docs/settings.md": settings_page(),
         "docs/cli.md": cli_page(),
         redis: between((ROOT / redis).read_text(), "byte layout", layout_section()),
         operations: between((ROOT / operations).read_text(), "alerts", alerts_table()),
+        security: between((ROOT / security).read_text(), "rights", rights_table()),
         readme: between((ROOT / readme).read_text(), EXAMPLE, example),
     }
     return {path: text.rstrip() + "\n" for path, text in found.items()}

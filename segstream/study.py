@@ -90,7 +90,7 @@ class Study:
             if value is not None:
                 self._mark(key, DayMarker.model_validate_json(value))
         elif key is None or not _HASH.fullmatch(key):
-            raise ValueError(f"the key {key!r} is neither a hash nor a day marker's")
+            raise ValueError("the key is neither a hash nor a day marker's")
         elif value is None:
             self._calendar.leave(int(key, 16))
         else:
@@ -99,7 +99,7 @@ class Study:
     def _mark(self, key: bytes, marker: DayMarker) -> None:
         day = instant_ms(marker.day)
         if key != b"day-%d" % marker.partition or marker.partition >= marker.partitions:
-            raise ValueError(f"the marker of partition {marker.partition} has the key {key!r}")
+            raise ValueError(f"the marker of partition {marker.partition} has another key")
         if day % DAY:
             raise ValueError(f"{marker.day} is no midnight")
         self._calendar.mark(marker.partition, marker.partitions, day)

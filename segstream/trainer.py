@@ -105,7 +105,7 @@ class Trainer:
         except Foreign:
             self.ports.observer.skipped("features")
         except ValueError as error:
-            log.warning("skipped the sample with key %r: %s", key, explained(error))
+            log.warning("skipped a record that is no sample: %s", explained(error))
             self.ports.observer.skipped("invalid")
 
     def _publish(self, study: Study, day: int, fence: object | None) -> None:

@@ -22,7 +22,8 @@ from segstream.core.call import ModelControl
 from segstream.core.event import Records
 from segstream.core.hash import Partitioner
 from segstream.core.step import Function, Outcome, Partition
-from segstream.ports import Fetched, NotCommitted, Ports, Published, Unavailable
+from segstream.core.window import Foreign
+from segstream.ports import Fetched, NotCommitted, Ports, Published, Refused, Unavailable
 
 T = TypeVar("T")
 SHARE_RECORDS = 1_000
@@ -220,9 +221,15 @@ class Worker:
         if _position(there, own) != base.position:
             self.reclaim(partition, f"the store stands at {_position(there, own)}")
             return None
-        outcome = self.timed(
-            "step", lambda: self.function.step(batch, base, where, models, (customers, blobs))
-        )
+        try:
+            outcome = self.timed(
+                "step", lambda: self.function.step(batch, base, where, models, (customers, blobs))
+            )
+        except Foreign as error:
+            raise Refused(
+                f"partition {partition} cannot be computed: {error}. Find out who else writes to "
+                "Redis; then restore it, or delete the partition's keys to compute them again"
+            ) from error
         own.held = records.part(batch.size) if batch.size < len(records) else None
         position = None if there is None else there.position
         return Computed(partition, base, position, outcome, records.appended, batch.size)

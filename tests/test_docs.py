@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from confluent_kafka import KafkaException, Producer
 
+from consumers.credentials import SUFFIX, takes_file
 from consumers.settings import KAFKA_PREFIX, VARIABLES, load
 from scripts.make_docs import EXAMPLE, commands, pages, parameters
 from segstream.core.batch import Checkpoint
@@ -145,6 +146,8 @@ def test_make_targets_that_are_shown_exist(page: Path) -> None:
 @each_page
 def test_variables_that_are_named_exist(page: Path) -> None:
     for variable in set(re.findall(r"\bSEGSTREAM_[A-Z_]*[A-Z]\b(?!<)", page.read_text())):
+        if takes_file(variable):
+            variable = variable.removesuffix(SUFFIX)  # noqa: PLW2901
         if not variable.startswith(KAFKA_PREFIX):
             assert variable in {*VARIABLES, "SEGSTREAM_CONFIG", "SEGSTREAM_KAFKA"}, variable
             continue

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.connection import parse_url
 
 from consumers.settings import Settings, load, presets
 from segstream.core.check import ConfigError
+from segstream.ports import Refused
+from segstream.shell.redis import connect
 
 CANARY = "c4n4ry"
 
@@ -166,11 +169,108 @@ def test_secrets_are_in_force_and_never_shown(environment: dict[str, str]) -> No
     assert "********" in repr(settings.shown())
 
 
+def test_secrets_come_from_files_too(tmp_path: Path) -> None:
+    """As Docker and Kubernetes mount them; a line end at the end is no part of it."""
+    secret = tmp_path / "secret"
+    secret.write_text("p@ss/w%rd:\n")
+    settings = load(
+        {
+            "SEGSTREAM_KAFKA_SASL_PASSWORD_FILE": str(secret),
+            "SEGSTREAM_KAFKA_SSL_KEY_PEM_FILE": str(secret),
+            "SEGSTREAM_REDIS_URL": "rediss://segmenter@redis:6380/1?protocol=2",
+            "SEGSTREAM_REDIS_PASSWORD_FILE": str(secret),
+            "SEGSTREAM_REDIS_CA": str(secret),
+        }
+    )
+    assert settings.kafka["sasl.password"] == settings.kafka["ssl.key.pem"] == "p@ss/w%rd:"
+    found = parse_url(settings.redis.url)  # type: ignore[no-untyped-call]
+    assert (found["username"], found["password"]) == ("segmenter", "p@ss/w%rd:")
+    assert (found["host"], found["port"], found["db"], found["protocol"]) == ("redis", 6380, 1, 2)
+    assert found["ssl_ca_certs"] == str(secret)
+    secret.write_text("redis://elsewhere")
+    assert load({"SEGSTREAM_REDIS_URL_FILE": str(secret)}).redis.url == "redis://elsewhere"
+
+
+def test_a_property_that_names_a_file_is_none_of_ours() -> None:
+    name = "SEGSTREAM_KAFKA_SASL_OAUTHBEARER_ASSERTION_PRIVATE_KEY_FILE"
+    assert load({name: "/key"}).kafka["sasl.oauthbearer.assertion.private.key.file"] == "/key"
+
+
+@pytest.mark.parametrize("given", ["{secret}", "/nowhere", "{directory}", CANARY, "\0"])
+def test_a_secret_that_cannot_be_read_is_a_mistake(tmp_path: Path, given: str, file: Path) -> None:
+    """Nor do both ways at once say which one is meant."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\xff")
+    name = "SEGSTREAM_KAFKA_SASL_PASSWORD_FILE"
+    path = given.format(secret=secret, directory=tmp_path)
+    assert "file" in mistakes("", file, **{name: path})[name]
+    both = mistakes("", file, **{name: path, "SEGSTREAM_KAFKA_SASL_PASSWORD": CANARY})
+    assert "are both given" in both[name]
+
+
+IN_THE_OPEN = {
+    "kafka.sasl.password": f'[kafka]\nsasl.password = "{CANARY}"',
+    "kafka.ssl.key.pem": f'[kafka]\n"ssl.key.pem" = "{CANARY}"',
+    "kafka.sasl.oauthbearer.client.secret": (
+        f'[kafka.sasl.oauthbearer.client]\nsecret = "{CANARY}"'
+    ),
+    "redis.password": f'[redis]\npassword = "{CANARY}"',
+    "redis.url": f'[redis]\nurl = "rediss://user:{CANARY}@host"',
+}
+
+
+@pytest.mark.parametrize("key", IN_THE_OPEN)
+def test_a_secret_in_the_file_is_refused(key: str, file: Path) -> None:
+    said = mistakes(IN_THE_OPEN[key], file)[key]
+    variable = "SEGSTREAM_" + key.upper().replace(".", "_")
+    assert f"put it into the variable {variable}, or into a file that {variable}_FILE names" in said
+
+
+def test_names_and_places_may_stand_in_the_file(file: Path) -> None:
+    text = """
+        [kafka]
+        sasl.username = "u"
+        ssl.ca.location = "/ca.pem"
+        ssl.key.location = "/key.pem"
+        sasl.oauthbearer.token.endpoint.url = "https://login"
+        [redis]
+        url = "rediss://user@host"
+    """
+    assert written(file, text).redis.url == "rediss://user@host"
+
+
+@pytest.mark.parametrize(
+    ("environment", "key", "words"),
+    [
+        ({"SEGSTREAM_REDIS_CA": "/ca.pem"}, "redis.ca", "begin redis.url with rediss://"),
+        (
+            {"SEGSTREAM_REDIS_URL": "rediss://h", "SEGSTREAM_REDIS_KEY": "/key.pem"},
+            "redis.key",
+            "belongs to a certificate",
+        ),
+    ],
+)
+def test_files_for_tls_are_looked_at(
+    environment: dict[str, str], key: str, words: str, file: Path
+) -> None:
+    assert words in mistakes("", file, **environment)[key]
+
+
+def test_a_file_for_tls_that_cannot_be_read_is_refused() -> None:
+    """When it is needed: `config check` may run where it is not."""
+    url = load(
+        {"SEGSTREAM_REDIS_URL": "rediss://h", "SEGSTREAM_REDIS_CA": "/nowhere.pem"}
+    ).redis.url
+    with pytest.raises(Refused, match=r"/nowhere.pem \(SEGSTREAM_REDIS_CA\) cannot be read"):
+        connect(url)
+
+
 MISTAKEN: dict[str, tuple[str, dict[str, str]]] = {
     "of a wrong type": (f'[kafka.sasl]\npassword = ["{CANARY}"]', {}),
     "in a wrong URL": ("", {"SEGSTREAM_REDIS_URL": f"http://user:{CANARY}@host"}),
-    "under a wrong name": ("", {"SEGSTREAM_REDIS_PASSWORD": CANARY}),
-    "of no property": ("", {"SEGSTREAM_KAFKA_SASL_PASWORD_SECRET": CANARY}),
+    "under a wrong name": ("", {"SEGSTREAM_REDIS_PASWORD": CANARY}),
+    "under no name at all": ("", {"SEGSTREAM_RDS": CANARY}),
+    "of no property": ("", {"SEGSTREAM_KAFKA_SASL_PASWORD": CANARY}),
     "in a table for a URL": (f'[redis]\npassword = "{CANARY}"', {}),
 }
 

@@ -124,7 +124,7 @@ def test_a_state_of_another_layout_is_refused() -> None:
     assert LAYOUT.pack(LAYOUT.unpack([blob], ["a"])) == [blob]
     assert int(LAYOUT.unpack([blob], ["a"])["hash"][0]) == customer_hash("a")
     for wrong in (blob[:-1], blob + b"\0", b"", bytes([blob[0] ^ 1]) + blob[1:]):
-        with pytest.raises(ValueError, match="written under another configuration"):
+        with pytest.raises(ValueError, match="not written under this configuration"):
             LAYOUT.unpack([wrong], ["a"])
 
 

@@ -76,11 +76,18 @@ class Operation:
 Node = Term | Number | Operation
 
 _BINARY = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide"}
+LONGEST = 200
+"""Characters; so deep an expression may be nested, and recursion holds that."""
 _FUNCTIONS = {"min": 2, "max": 2, "log1p": 1}
 
 
 def parse(text: str) -> Node:
-    """The tree of an expression; ValueError says what is wrong with it."""
+    """The tree of an expression; ValueError says what is wrong with it.
+
+    It is never executed, whoever wrote it: the models' expressions come from a topic.
+    """
+    if len(text) > LONGEST:
+        raise ValueError(f"an expression has at most {LONGEST} characters, not {len(text)}")
     try:
         tree = ast.parse(_WINDOW.sub(r"['\1']", text.strip()), mode="eval")
     except (SyntaxError, RecursionError, MemoryError, ValueError) as error:

@@ -22,6 +22,9 @@ Instant = Annotated[
 ]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="BLAKE2b-64 of the customer")]
 
+LARGEST = 2**32 - 1
+"""Of what a State keeps in four bytes: versions and ids of segments."""
+
 
 class Record(BaseModel):
     """Base of all records: immutable; unknown fields are refused."""
@@ -125,7 +128,7 @@ class Fate(Record):
 
 
 class ModelSegment(Record):
-    segment: int = Field(ge=1)
+    segment: int = Field(ge=1, le=LARGEST)
     name: str
     named_by: Literal["profile", "person"]
     centre: list[float] = Field(description="in model space, feature order")
@@ -138,7 +141,7 @@ class ModelSegment(Record):
 
 
 class Retired(Record):
-    segment: int = Field(ge=1)
+    segment: int = Field(ge=1, le=LARGEST)
     name: str
     heir: int | None = None
 
@@ -152,7 +155,7 @@ class Panel(Record):
 class ModelRecord(Record):
     """An immutable version of the model (topic `segment-models`, key = version)."""
 
-    model: int = Field(ge=1, description="version")
+    model: int = Field(ge=1, le=LARGEST, description="version")
     parent: int | None
     kind: Literal["centres"]
     at: Instant = Field(description="event time of publication")

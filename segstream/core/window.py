@@ -49,6 +49,14 @@ class Rows(NamedTuple):
     pane: int  # of T, the same for all rows
 
 
+class Foreign(ValueError):
+    """Bytes that are no State of this configuration. The message may reach logs: no customer."""
+
+    def __init__(self, customer: str, what: str) -> None:
+        name = f"the State of the customer with hash {customer_hash(customer):016x}"
+        super().__init__(f"{name} {what}: it was not written under this configuration")
+
+
 class Layout:
     """Where everything is in a State. Compiled from the Definition; immutable."""
 
@@ -143,15 +151,12 @@ class Layout:
     def unpack(self, blobs: Sequence[bytes | None], customers: Sequence[str]) -> States:
         """States of customers, writable; an empty State where there is no blob.
 
-        ValueError for bytes of another layout.
+        Foreign for bytes of another layout.
         """
         empty = bytes(self.dtype.itemsize)
         for blob, customer in zip(blobs, customers, strict=True):
             if blob is not None and len(blob) != self.dtype.itemsize:
-                raise ValueError(
-                    f"State of {customer!r} has {len(blob)} bytes, this layout has "
-                    f"{self.dtype.itemsize}: it was written under another configuration"
-                )
+                raise Foreign(customer, f"has {len(blob)} bytes, not {self.dtype.itemsize}")
         joined = bytearray().join([empty if blob is None else blob for blob in blobs])
         states = np.frombuffer(joined, self.dtype)
         absent = [i for i, blob in enumerate(blobs) if blob is None]
@@ -161,7 +166,7 @@ class Layout:
             self.reset(states, np.array(absent))
         if len(states) and (states["layout"] != self.id).any():
             wrong = customers[int(np.flatnonzero(states["layout"] != self.id)[0])]
-            raise ValueError(f"State of {wrong!r} was written under another configuration")
+            raise Foreign(wrong, "has another layout id")
         return states
 
     def pack(self, states: States) -> list[bytes]:

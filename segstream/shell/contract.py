@@ -1,4 +1,4 @@
-"""The data contracts that ship with the package: topics and JSON Schemas.
+"""The data contracts that ship with the package: topics, rights and JSON Schemas.
 
 In a wheel they lie in the package; in an editable install they lie where people look for them,
 in `schemas/` at the top of the repository.
@@ -9,9 +9,12 @@ import tomllib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
+"""As `kafka-acls.sh` calls them."""
 
 
 class Topic(BaseModel):
@@ -35,6 +38,25 @@ class Topic(BaseModel):
     def kafka_config(self) -> dict[str, str]:
         """Topic settings as Kafka's admin client takes them."""
         return {name: str(value) for name, value in self.config.items()}
+
+
+class Rights(BaseModel):
+    """One process of `schemas/rights.toml`, where the fields are explained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str
+    topics: dict[str, list[Operation]] = {}
+    groups: dict[str, list[Operation]] = {}
+    transactional_ids: dict[str, list[Operation]] = Field(default={}, alias="transactional-ids")
+    redis: list[str]
+
+
+def rights() -> dict[str, Rights]:
+    """What each process must be allowed, in the order of the file."""
+    table = tomllib.loads(_read("rights.toml"))
+    del table["version"]
+    return TypeAdapter(dict[str, Rights]).validate_python(table)
 
 
 def topics() -> dict[str, Topic]:

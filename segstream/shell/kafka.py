@@ -27,6 +27,7 @@ from segstream.ports import Fetched, Published, Refused
 from segstream.shell.transaction import (
     DENIED,
     PRODUCER,
+    REJECTED,
     SECONDS,
     Settings,
     Transactions,
@@ -44,11 +45,6 @@ OUT_OF_RANGE = {
 }
 CLAIM_SECONDS = 1.0
 """Patience with W: other partitions wait meanwhile, and it is asked for again."""
-REJECTED = {
-    KafkaError._AUTHENTICATION,  # noqa: SLF001
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-}
-"""Credentials do not get better by trying again."""
 
 CLASSIC = {
     "partition.assignment.strategy": "range",
@@ -236,8 +232,10 @@ def _by_partition(
             at_end.add(message.partition())
         elif error.code() in OUT_OF_RANGE:
             strayed.add(message.partition())
-        elif error.fatal() or error.code() in DENIED:
-            raise Refused(f"Kafka: {error.str()}. Grant the right: docs/security.md lists them")
+        elif error.code() in DENIED:
+            raise failure(f"topic {message.topic()}", error)
+        elif error.fatal():
+            raise Refused(f"Kafka: {error.str()}")
         else:
             log.warning("Kafka: %s", error.str())
     records = {partition: records_of(group) for partition, group in groups.items()}

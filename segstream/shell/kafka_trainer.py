@@ -101,8 +101,10 @@ class KafkaSamples:
         if error.code() == _EOF:
             # the position, which also passes the markers that end each transaction
             self._next, self._at_end = message.offset(), True
-        elif error.fatal() or error.code() in DENIED:
-            raise Refused(f"Kafka: {error.str()}. Grant the right: docs/security.md lists them")
+        elif error.code() in DENIED:
+            raise failure(f"topic {self.topic}", error)
+        elif error.fatal():
+            raise Refused(f"Kafka: {error.str()}")
         else:
             log.warning("%s: %s", self.topic, error.str())
         return None
@@ -172,6 +174,7 @@ class KafkaPress:
     def __init__(self, settings: Settings, transactional_id: str, models: str, events: str) -> None:
         self.models, self.events = models, events
         self._transactions = Transactions(settings, transactional_id)
+        self._transactions.start()
         self._control = Producer({**settings, **PRODUCER})
 
     def publish(self, record: ModelRecord, fence: object) -> None:

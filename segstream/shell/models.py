@@ -37,7 +37,7 @@ def model_from(key: bytes | None, value: bytes | None) -> Model:
         raise ValueError("versions must not be deleted")
     record = ModelRecord.model_validate_json(value)
     if key != b"%d" % record.model:
-        raise ValueError(f"version {record.model} under the key {key!r}")
+        raise ValueError(f"version {record.model} under another key")
     if digest_of(record.model_dump(by_alias=True)) != record.digest:
         raise ValueError("the digest is not that of the record")
     if any(len(s.centre) != len(record.features) for s in record.segments):
@@ -54,10 +54,10 @@ class Models(Mapping[int, ModelRecord]):
     first one counts: versions are immutable.
     """
 
-    def __init__(self, settings: Settings, topic: str) -> None:
+    def __init__(self, settings: Settings, topic: str, group: str = "segstream.reader") -> None:
+        """`group`: one that this user may see. It is never joined, but the client looks for it."""
         self.topic = topic
-        # A group is required by the client, but never joined: the partition is assigned by hand.
-        self._consumer = Consumer({**settings, **_CONSUMER, "group.id": f"{topic}.readers"})
+        self._consumer = Consumer({**settings, **_CONSUMER, "group.id": group})
         self._admin = AdminClient(dict(settings))
         self._models: dict[int, Model] = {}
         self._next = -1

@@ -4,11 +4,15 @@
 <ns>:{p}:c:<customer>  State, packed bytes       <ns>:layout           for readers, JSON
 """
 
+import os
+import ssl
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
-from redis import Redis, RedisError, WatchError
+from redis import AuthenticationError, Redis, RedisError, WatchError
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthorizationError, NoPermissionError
 from redis.retry import Retry
 
 from segstream.core.batch import Checkpoint, Position
@@ -19,16 +23,56 @@ SECONDS = 5.0
 
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
+FILES = {
+    "ssl_ca_certs": "SEGSTREAM_REDIS_CA",
+    "ssl_certfile": "SEGSTREAM_REDIS_CERTIFICATE",
+    "ssl_keyfile": "SEGSTREAM_REDIS_KEY",
+}
+"""What a URL says of files, and where it comes from."""
+
 
 def connect(url: str) -> Redis:
-    """A client that never repeats a command by itself: only the worker knows what is safe."""
+    """A client that never repeats a command by itself: only the worker knows what is safe.
+
+    With `rediss://` it looks at the server's certificate and name, whatever the client's version.
+    """
+    for name, path in parse_qsl(urlsplit(url).query):
+        if name in FILES and not os.access(path, os.R_OK):
+            raise Refused(f"Redis cannot be asked: the file {path} ({FILES[name]}) cannot be read")
+    careful = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     return Redis.from_url(
         url,
         socket_timeout=SECONDS,
         socket_connect_timeout=SECONDS,
         retry=Retry(NoBackoff(), 0),
         client_name="segstream",
+        **(careful if url.startswith("rediss://") else {}),
     )
+
+
+def failure(error: RedisError) -> Exception:
+    """What an error of Redis means for a process: Unavailable passes, Refused does not."""
+    # Inside of transactions what is not allowed comes as another error.
+    why = str(error).rstrip(".")
+    denied = isinstance(error, NoPermissionError | AuthorizationError) or "NOPERM" in why
+    if denied or "EXEC without MULTI" in why:
+        return Refused(
+            f"Redis does not allow it: {why}. Grant the right: `segstream rights` prints what "
+            "the user needs"
+        )
+    if isinstance(error, AuthenticationError):
+        return Refused(
+            f"Redis does not let this process in: {why}. Check the user in SEGSTREAM_REDIS_URL "
+            "and SEGSTREAM_REDIS_PASSWORD"
+        )
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+        return Refused(
+            f"Redis cannot be trusted, or does not trust this process: {why}. Check the server's "
+            "certificate, the host in SEGSTREAM_REDIS_URL, and SEGSTREAM_REDIS_CA, _CERTIFICATE "
+            "and _KEY"
+        )
+    return Unavailable(f"Redis: {error}")
 
 
 class Keys:
@@ -57,15 +101,19 @@ class RedisStore:
 
     def check(self) -> None:
         """Refused if this Redis may throw States away."""
-        try:
-            policy = self._redis.info("memory").get("maxmemory_policy")
-        except RedisError as error:
-            raise Unavailable(f"Redis: {error}") from error
+        # Without the right to MULTI, Redis would still do one by one what was to be done at once.
+        self._try(self._transaction)
+        policy = self._try(lambda: self._redis.info("memory")).get("maxmemory_policy")
         if policy != "noeviction":
             raise Refused(
                 f"Redis has maxmemory-policy {policy}: it would drop States silently when memory "
                 "is short. Set maxmemory-policy noeviction"
             )
+
+    def _transaction(self) -> None:
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(self.keys.layout)
+            pipe.execute()
 
     def announced(self) -> Announced | None:
         found = self._try(lambda: self._redis.get(self.keys.layout))
@@ -134,7 +182,7 @@ class RedisStore:
         try:
             return call()
         except RedisError as error:
-            raise Unavailable(f"Redis: {error}") from error
+            raise failure(error) from error
 
 
 def announced_of(layout: bytes) -> Announced:

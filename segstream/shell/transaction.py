@@ -31,12 +31,18 @@ PRODUCER = {
 }
 FENCED = KafkaError._FENCED  # noqa: SLF001 (the client's own name for it)
 DENIED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read or Write on the topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "Read on the group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "Write on a topic",
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: "Write on the transactional-id",
 }
-"""Rights do not come by waiting."""
+"""Rights do not come by waiting. What is missing is known before: see `shell/access.py`."""
+REJECTED = {
+    KafkaError._AUTHENTICATION,  # noqa: SLF001 (the client's own names)
+    KafkaError._SSL,  # noqa: SLF001
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+}
+"""Credentials and certificates do not get better by trying again."""
 
 
 class Fenced(NotCommitted):
@@ -47,7 +53,8 @@ def failure(what: str, error: KafkaError) -> Exception:
     """What an error of Kafka means for a process: Unavailable passes, Refused does not."""
     if error.code() in DENIED:
         return Refused(
-            f"Kafka: {what}: {error.str()}. Grant the right: docs/security.md lists them"
+            f"Kafka does not allow this user: {what}: {error.str()}. Grant {DENIED[error.code()]}: "
+            "`segstream rights` prints the commands"
         )
     return Unavailable(f"{what}: {error.str()}")
 
@@ -66,6 +73,7 @@ class Transactions:
         }
         self._producer: Producer | None = None
         self._failed: KafkaError | None = None
+        self._failed_on = ""
 
     def start(self) -> None:
         """End what a predecessor under the same id has left open, and fence it."""
@@ -108,7 +116,8 @@ class Transactions:
         try:
             producer.init_transactions(3 * SECONDS)
         except KafkaException as error:
-            raise failure("transactions cannot start", error.args[0]) from error
+            name = self._settings["transactional.id"]
+            raise failure(f"transactional-id {name} cannot start", error.args[0]) from error
         return producer
 
     def _recovered(self, error: KafkaError) -> NotCommitted:
@@ -139,12 +148,13 @@ class Transactions:
                 "Kafka does not take a record of this size: a topic's max.message.bytes is below "
                 "that of the contract. `segstream topics check` names it"
             )
-        for found in (error, failed):
+        for found in (failed, error):
             if found is not None and found.code() in DENIED:
-                raise failure("not committed", found)
+                raise failure(f"not committed: {self._failed_on}", found)
 
-    def _undelivered(self, error: KafkaError | None, _: Any) -> None:
-        self._failed = self._failed or error
+    def _undelivered(self, error: KafkaError | None, message: Any) -> None:
+        if self._failed is None and error is not None:
+            self._failed, self._failed_on = error, f"topic {message.topic()}"
 
 
 def produce(producer: Producer, topic: str, **record: Any) -> None:

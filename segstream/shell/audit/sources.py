@@ -10,9 +10,9 @@ from segstream.core.audit import Kept, Sample
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.hash import customer_hash
 from segstream.core.step import Function, Partition
-from segstream.ports import Models, Published, Unavailable
+from segstream.ports import Models, Published
 from segstream.shell.reading import Reading
-from segstream.shell.redis import Keys, checkpoint_of
+from segstream.shell.redis import Keys, checkpoint_of, failure
 
 
 class Topics(NamedTuple):
@@ -61,7 +61,7 @@ class Sources:
                     pipe.sismember(keys.minute(partition, customer_hash(name) % period), name)
                 (meta, *blobs), *indexed = pipe.execute()
         except RedisError as error:
-            raise Unavailable(f"Redis: {error}") from error
+            raise failure(error) from error
         return Snapshot(
             checkpoint_of(meta),
             dict(zip(names, blobs, strict=True)),
