@@ -5,10 +5,13 @@ administrator's, and no process under test knows of it. Valkey from the package 
 TLS, so it stands behind a terminator, as behind stunnel or a cloud provider's proxy.
 """
 
+import shutil
 import socket
 import socketserver
 import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -162,6 +165,26 @@ def _kafka_config(
         if protocol == "SASL_SSL":
             config[f"{start}.{SCRAM.lower()}.sasl.jaas.config"] = module
     return config
+
+
+@contextmanager
+def redis_with_tls(directory: Path, certificates: Certificates) -> Iterator[int | None]:
+    """A Redis or Valkey that speaks TLS itself and asks for certificates; None if there is none."""
+    found = shutil.which("valkey-server") or shutil.which("redis-server")
+    if found is None:
+        yield None
+        return
+    port, shown = next(filter(_free, PORTS)), certificates.server
+    files = {"cert-file": shown.certificate, "key-file": shown.key, "ca-cert-file": certificates.ca}
+    command = [found, "--bind", HOST, "--port", "0", "--tls-port", str(port), "--save", ""]
+    command += [word for name, path in files.items() for word in (f"--tls-{name}", str(path))]
+    with subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL) as process:
+        try:
+            while process.poll() is None and _free(port):
+                time.sleep(0.05)
+            yield port if process.poll() is None else None  # it ends if it was built without TLS
+        finally:
+            process.kill()
 
 
 @contextmanager

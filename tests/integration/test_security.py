@@ -27,11 +27,12 @@ from segstream.ports import Announced, Refused, Unavailable
 from segstream.shell.access import Right, rights_of
 from segstream.shell.contract import rights, topics
 from segstream.shell.kafka import KafkaSink
+from segstream.shell.local.plan import HOST
 from segstream.shell.redis import RedisStore, connect
 from tests.faults.traffic import CONFIG, traffic
 from tests.integration.conftest import ABSENT
-from tests.integration.deployment import HOME, Deployment, deployment, log_of, wait
-from tests.integration.secured import Secured, secured
+from tests.integration.deployment import HOME, Deployment, deployment, log_of, offspring, wait
+from tests.integration.secured import Secured, redis_with_tls, secured
 from tests.integration.test_processes import metrics_of
 from tests.integration.verdict import Verdict
 
@@ -96,6 +97,9 @@ def played(at: Deployment, place: Secured) -> Deployment:
     for beat in islice(beats, 40):
         for sent in beat:
             at.send(sent.partition, sent.value, sent.key, sent.headers)
+    arguments = offspring("SEGSTREAM_NAMESPACE", NAME)
+    assert arguments or sys.platform != "linux"
+    (at.family.directory / "arguments.log").write_text("\n".join([*arguments, ""]))
     for process, server in at.running.items():
         (at.family.directory / f"{process}.metrics.log").write_text(metrics_of(server))
     assert at.stop("trainer")[0] == 0
@@ -368,6 +372,24 @@ def test_a_certificate_is_a_user_too(played: Deployment, place: Secured) -> None
     )
 
 
+def test_a_redis_that_speaks_tls_itself(place: Secured) -> None:
+    """The same as behind a terminator, where there is one; the package's Valkey is without TLS."""
+    own, ca = place.certificates.issue("segmenter"), f"ssl_ca_certs={place.certificates.ca}"
+    mine = f"ssl_certfile={own.certificate}&ssl_keyfile={own.key}"
+    with redis_with_tls(place.directory, place.certificates) as port:
+        if port is None:
+            pytest.skip("no redis-server or valkey-server with TLS is on the PATH")
+        start = f"rediss://{HOST}:{port}/0"
+        RedisStore(connect(f"{start}?{ca}&{mine}"), NAME).check()
+        for query, words in (
+            (ca, "does not trust this process: .*certificate required"),
+            (f"ssl_ca_certs={place.certificates.stranger}&{mine}", "cannot be trusted"),
+            (mine, "cannot be trusted"),
+        ):
+            with pytest.raises(Refused, match=words):
+                RedisStore(connect(f"{start}?{query}"), NAME).check()
+
+
 # -- what may not be seen ----------------------------------------------------------------------
 
 
@@ -386,7 +408,8 @@ def test_nothing_that_was_written_has_a_secret_or_a_customer(
         played, {"SEGSTREAM_KAFKA_SASL_PASSWORD": CANARY, "SEGSTREAM_NO": CANARY}, "config", "check"
     )
     logs = sorted(played.family.directory.glob("*.log"))
-    assert {"segmenter.log", "trainer.log", "segmenter.metrics.log"} <= {log.name for log in logs}
+    kinds = {"segmenter.log", "trainer.log", "segmenter.metrics.log", "arguments.log"}
+    assert kinds <= {log.name for log in logs if log.stat().st_size}
     for log in logs:
         text = log.read_text()
         assert CANARY not in text, log
