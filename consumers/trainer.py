@@ -42,13 +42,14 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     access.require("trainer", settings.kafka, settings.topics.prefix, settings.namespace)
     group = settings.group("trainer")
     models = settings.topic("segment-models")
-    samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)
     press = KafkaPress(
         settings.kafka,
         f"{group}.{settings.slot}",
         models,
         settings.topic("customer-events"),
     )
+    press.start()
+    samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)
     ports = Ports(samples, Models(settings.kafka, models, group), press, CustomerKMeans, metrics)
     log.info("trainer %s: metrics on port %d", settings.slot, port)
     try:

@@ -174,8 +174,14 @@ class KafkaPress:
     def __init__(self, settings: Settings, transactional_id: str, models: str, events: str) -> None:
         self.models, self.events = models, events
         self._transactions = Transactions(settings, transactional_id)
-        self._transactions.start()
         self._control = Producer({**settings, **PRODUCER})
+
+    def start(self) -> None:
+        """End what a predecessor in this slot has left open; Refused if nothing may be published.
+
+        A standby would otherwise learn that only when it is needed.
+        """
+        self._transactions.start()
 
     def publish(self, record: ModelRecord, fence: object) -> None:
         """`fence`: from the poll whose records led to this version."""
