@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks import end_to_end, report, stages
+from benchmarks import bad, end_to_end, report, stages
 from benchmarks.traffic import FLAT, HOT
 from consumers.settings import load
 
@@ -50,6 +50,15 @@ def stages_command(
 ) -> None:
     """The pure core in memory: µs of CPU per event, by stage (some seconds)."""
     stages.run(Console(), customers=customers, events=events, profile=profile)
+
+
+@app.command("bad")
+def bad_command(
+    events: Annotated[int, typer.Option(help="Per run, on one partition.")] = 10_000,
+    customers: Annotated[int, typer.Option(help="On all four partitions.")] = 20_000,
+) -> None:
+    """Bad input against good, of many kinds, in memory (a minute)."""
+    bad.run(Console(), customers=customers, events=events)
 
 
 if __name__ == "__main__":

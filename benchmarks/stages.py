@@ -11,6 +11,7 @@ import gc
 import io
 import pstats
 import time
+from collections import Counter
 from collections.abc import Callable
 from statistics import median
 from typing import NamedTuple, TypeVar
@@ -36,12 +37,12 @@ CONTROL: Headers = [("ce_type", b"segstream.model")]
 
 
 class Timed(NamedTuple):
-    """What one pass over the events took. `seconds` by stage."""
+    """What one pass over the events took. `seconds` by stage; `outputs` by topic."""
 
     seconds: dict[str, float]
     events: int
     touched: int
-    changes: int
+    outputs: Counter[str]
 
 
 class Bench:
@@ -92,7 +93,8 @@ class Bench:
                 profile.disable()
             return result
 
-        base, held, touched, changes = store.meta.get(n, self.start), records, 0, 0
+        base, held, touched = store.meta.get(n, self.start), records, 0
+        outputs: Counter[str] = Counter()
         while len(held):
             part = held.part(0, size)
             decoded = timed("decode", lambda: f.decode(part, WHERE))  # noqa: B023
@@ -106,8 +108,8 @@ class Bench:
                 raise AssertionError("the store stands elsewhere")
             base, held = outcome.checkpoint, held.part(batch.size)
             touched += len(customers)
-            changes += sum(output.topic == "changes" for output in outcome.outputs)
-        return Timed(seconds, len(records), touched, changes)
+            outputs.update(output.topic for output in outcome.outputs)
+        return Timed(seconds, len(records), touched, outputs)
 
 
 def _values(traffic: Traffic) -> list[bytes]:
@@ -163,7 +165,7 @@ def _cells(runs: list[Timed]) -> list[str]:
     events, touched = runs[0].events, runs[0].touched
     each = [median(r.seconds[stage] for r in runs) / events * 1e6 for stage in STAGES]
     cells = [f"{us:.2f}" for us in (*each, sum(each), each[-1] * events / touched)]
-    return [*cells, f"{touched / events:.2f}", f"{runs[0].changes / events * 1000:.1f}"]
+    return [*cells, f"{touched / events:.2f}", f"{runs[0].outputs['changes'] / events * 1000:.1f}"]
 
 
 def _profiled(bench: Bench, size: int, lines: int = 30) -> str:

@@ -210,9 +210,10 @@ def _not_json(_: str) -> Any:
 
 def parse_object(value: bytes | None) -> dict[str, Any]:
     """A JSON object of UTF-8 text, with fractions as Decimal, so that the written text is kept."""
+    value = value or b""
     try:
         parsed = json.loads(
-            (value or b"").decode("utf-8"),
+            value.decode("utf-8"),
             parse_float=_decimal,
             parse_int=_integer,
             parse_constant=_not_json,
@@ -220,15 +221,18 @@ def parse_object(value: bytes | None) -> dict[str, Any]:
         json.dumps(parsed, ensure_ascii=False, default=str).encode()  # no lone surrogates
     except (ValueError, RecursionError):
         raise Rejected("json") from None
-    if not isinstance(parsed, dict) or depth_of(value or b"") > DEEPEST:
+    if not isinstance(parsed, dict) or depth_of(value) > DEEPEST:
         raise Rejected("json")
     return parsed
 
 
 def depth_of(value: bytes) -> int:
-    """Most levels of arrays and objects around any place in a JSON text."""
+    """Most levels of arrays and objects around any place in a JSON text; 0: not worth counting."""
+    if value.count(b"[") + value.count(b"{") <= DEEPEST:
+        return 0
     depth = deepest = 0
-    for part in re.findall(rb'"(?:[^"\\]|\\.)*"|[][{}]', value):
+    for found in re.finditer(rb'"(?:[^"\\]|\\.)*"|[][{}]', value):
+        part = found[0]
         depth += (part in b"[{") - (part in b"]}")
         deepest = max(deepest, depth)
     return deepest

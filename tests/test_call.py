@@ -1,14 +1,10 @@
 """The authority for incoming events: what it accepts, what it refuses, and that it never raises
 anything else."""
 
-import base64
 import json
-import os
-import tarfile
+import math
 import weakref
 from datetime import datetime
-from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -30,20 +26,12 @@ from segstream.core.call import (
     shown,
     skimmable,
 )
+from tests import bad_input
 
 TRACK: dict[str, Any] = {"type": "track", "userId": "u-1", "event": "Order Completed"}
 DIGEST = "0a" * 32
 STRUCTURED = [("content-type", b"application/cloudevents+json; charset=utf-8")]
 CLOUD: dict[str, Any] = {"specversion": "1.0", "id": "ce-1", "source": "shop", "type": "call"}
-
-
-def shared(name: str) -> Path:
-    """A data file that is kept beside the repository; absent: skip, but fail in CI."""
-    path = Path(__file__).parents[2] / "shared" / "data" / name
-    if not path.exists():
-        assert not os.environ.get("CI"), f"{path} is absent"
-        pytest.skip(f"{path} is absent")
-    return path
 
 
 def text(body: object) -> bytes:
@@ -91,7 +79,7 @@ def test_a_call_of_each_type_is_read(kind: str) -> None:
     assert (got.customer, got.raw_id, got.message_id) == ("u-1", "u-1", "m-1")
     assert (got.type, got.time) == (kind, 1_795_413_960_123)
     assert got.name == ("Order Completed" if kind == "track" else kind)
-    assert got.body["properties"]["revenue"] == Decimal("12.1")
+    assert got.body["properties"]["revenue"] == 12.1
 
 
 def test_what_is_missing_is_none() -> None:
@@ -409,7 +397,7 @@ def test_depth_has_a_limit_of_its_own() -> None:
     assert isinstance(read(text(flat)), Call)
 
 
-def test_numbers_are_exact_and_have_no_bounds_until_they_are_read() -> None:
+def test_numbers_have_no_bounds_until_they_are_read() -> None:
     numbers = "[1, -0, 1.10, 1e3, 18446744073709551616, 1e999, -1e-9999999999999999999999]"
     beyond = "9" * 22
     huge = f"[1e{beyond}, -1e{beyond}, 0e{beyond}, {'9' * 9999}]"
@@ -417,11 +405,8 @@ def test_numbers_are_exact_and_have_no_bounds_until_they_are_read() -> None:
     reading = read(value)
     assert isinstance(reading, Call)
     got = reading.body["properties"]
-    expected = [1, 0, Decimal("1.10"), 1000, 2**64, Decimal("1e999"), 0]
-    assert got["n"] == expected
-    assert str(got["n"][2]) == "1.10"
-    assert got["huge"][:3] == [Decimal("Infinity"), Decimal("-Infinity"), 0]
-    assert got["huge"][3] > 10**9
+    assert got["n"] == [1, 0, 1.1, 1000, 2**64, math.inf, 0]
+    assert got["huge"] == [math.inf, -math.inf, 0, math.inf]
 
 
 def test_the_last_of_duplicate_keys_counts() -> None:
@@ -446,44 +431,19 @@ def skips(value: bytes) -> bool:
     return skimmable(value)
 
 
-def test_the_json_test_suite() -> None:
-    """nst/JSONTestSuite: y must parse, n must not, i may do either but raises nothing else."""
-    seen = 0
-    with tarfile.open(shared("json-test-suite.tar.gz")) as suite:
-        for member in suite.getmembers():
-            if not member.name.endswith(".json"):
-                continue
-            seen += 1
-            handle = suite.extractfile(member)
-            assert handle is not None
-            raw = handle.read()
-            verdict = Path(member.name).name[0]
-            attempt(raw)
-            value = b'{"type":"page","userId":"u","unread":' + raw + b"}"
-            reading = attempt(value)
-            accepted = isinstance(reading, Call)
-            if isinstance(reading, Invalid):
-                assert reading.reason == "json"
-            if verdict != "i":
-                assert accepted == (verdict == "y"), member.name
-            assert accepted or not skips(value), member.name
-    assert seen == 318
+def test_what_a_skipping_decoder_accepts_of_the_json_test_suite_is_accepted() -> None:
+    """The fast path skips what is not read: it must not skip what `read` refuses."""
+    for name, raw in bad_input.suite():
+        value = b'{"type":"page","userId":"u","unread":' + raw + b"}"
+        assert isinstance(attempt(value), Call) or not skips(value), name
 
 
-def test_naughty_strings() -> None:
-    """minimaxir/big-list-of-naughty-strings, wherever a text can stand."""
-    encoded: list[str] = json.loads(shared("naughty-strings.base64.json").read_text())
-    assert len(encoded) > 500
-    for entry in encoded:
-        raw = base64.b64decode(entry)
-        attempt(raw)
+def test_naughty_strings_as_ids_are_kept_as_they_are() -> None:
+    for raw in bad_input.strings():
         string = raw.decode(errors="replace")  # some are cut within a character
-        for place in ("userId", "event", "messageId", "timestamp", "type", string):
-            for value in (json.dumps({**TRACK, place: string}, ensure_ascii=False), string):
-                reading = attempt(value.encode())
-                if isinstance(reading, Call) and place == "userId" and string:
-                    assert reading.customer == string
-        attempt(text(TRACK), [("ce_type", string.encode()), ("ce_id", string.encode())])
+        reading = attempt(json.dumps({**TRACK, "userId": string}, ensure_ascii=False).encode())
+        assert not string or isinstance(reading, Call)
+        assert not isinstance(reading, Call) or reading.customer == string
 
 
 anything = st.recursive(

@@ -6,9 +6,9 @@ that the authority (`call.py`, pydantic) refuses; whatever it does not accept go
 authority, which either accepts it after all or says what is wrong, for the dead letter.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from segstream.core import call
 from segstream.core.call import Call, ClockControl, Invalid, ModelControl
-from segstream.core.field import Fields
+from segstream.core.field import Field, Fields
 from segstream.core.forward import APPENDED, LARGEST, UNREADABLE, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
 
@@ -197,18 +197,30 @@ class Reader:
             value = value.get(step)
         if value is None:
             return None
-        place = f"{'.'.join(declared.path)} = {call.shown(value)}"
         if declared.limits is not None:
             low, high = declared.limits
-            is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
             # Judged as the float64 that counts, as the fast path does.
-            if not is_number or not low <= float(value) <= high:
-                raise Invalid("value", f"{place} is not a number from {low:g} to {high:g}")
+            if not is_number or not low <= _float(value) <= high:
+                wanted = f"is not a number from {low:g} to {high:g}"
+                raise Invalid("value", f"{_told(declared, value)} {wanted}")
         number = declared.number(value)
         if number is None:
             known = ", ".join(declared.values)
-            raise Invalid(declared.reason, f"{place} is none of {known}")
+            raise Invalid(declared.reason, f"{_told(declared, value)} is none of {known}")
         return number
+
+
+def _told(field: Field, value: object) -> str:
+    """A value with its place, for people."""
+    return f"{'.'.join(field.path)} = {call.shown(value)}"
+
+
+def _float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if number > 0 else -math.inf
 
 
 class _Found(NamedTuple):

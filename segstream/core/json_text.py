@@ -1,13 +1,12 @@
-"""Strict JSON objects with exact numbers; the rules that two decoders of one text must share.
+"""Strict JSON objects; the rules that two decoders of one text must share.
 
 RFC 8259: UTF-8, no BOM, no NaN, no lone surrogates; duplicate keys: the last one wins.
 A number is judged where it is read: JSON sets no bounds, so 1e999 in a field that nobody reads
-is no fault. Numbers are exact here: int, or Decimal (also for an integer of very many digits).
+is no fault: it is infinite. A fraction is a float64, and so is an integer of very many digits.
 """
 
 import json
 import re
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -26,25 +25,39 @@ class _Grammar(msgspec.Struct):
     """No fields: decoding checks the grammar of a JSON object and keeps nothing of it."""
 
 
+_READ = msgspec.json.Decoder(dict[str, Any])
 _GRAMMAR = msgspec.json.Decoder(_Grammar)
 
 
 def parse_object(value: bytes | None) -> dict[str, Any]:
     """The JSON object in a value; ValueError with the fault in words otherwise.
 
-    The grammar is checked by msgspec, which is strict; the standard library then reads, because
-    it keeps numbers exact.
+    msgspec is strict and fast, but takes no number beyond a float64: these are read by the
+    standard library, once msgspec has found that the grammar is right.
     """
     if value is None:
         raise ValueError("a JSON object expected, got null")
-    if len(value) > 2 * MAX_DEPTH and _depth(value) > MAX_DEPTH:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+    too_deep = f"nested deeper than {MAX_DEPTH} levels"
     try:
-        text = value.decode()
-        _GRAMMAR.decode(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if len(value) > 2 * MAX_DEPTH:
+            _GRAMMAR.decode(value)  # keeps nothing: what is wrong here has cost little
+            if _is_crowded(value) and _depth(value) > MAX_DEPTH:
+                raise ValueError(too_deep)
+        return _read(value)
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(str(error)[:200]) from error
-    parsed: dict[str, Any] = _EXACT.decode(text)
+
+
+def _read(value: bytes) -> dict[str, Any]:
+    try:
+        return _READ.decode(value)
+    except msgspec.ValidationError:  # a number, or no object
+        _GRAMMAR.decode(value)
+    except UnicodeDecodeError:  # says a place within a string
+        pass
+    parsed: dict[str, Any] = _EXTREME.decode(value.decode())
     return parsed
 
 
@@ -55,7 +68,7 @@ def skimmable(value: bytes) -> bool:
     A text of up to 2 x MAX_DEPTH bytes cannot be both valid and too deep.
     Costs below 0.1 µs for a usual event.
     """
-    if len(value) > 2 * MAX_DEPTH and value.count(b"[") + value.count(b"{") > MAX_DEPTH:
+    if _is_crowded(value):
         return False
     if value.isascii():
         return True
@@ -66,25 +79,20 @@ def skimmable(value: bytes) -> bool:
     return True
 
 
+def _is_crowded(value: bytes) -> bool:
+    """Whether a text can be nested too deep at all."""
+    return len(value) > 2 * MAX_DEPTH and value.count(b"[") + value.count(b"{") > MAX_DEPTH
+
+
 def _depth(value: bytes) -> int:
     """Deepest nesting, brackets in strings left out."""
     steps = _STEP[np.frombuffer(_STRING.sub(b"", value), dtype=np.uint8)]
     return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
 
 
-def _integer(text: str) -> int | Decimal:
-    # int() takes quadratic time and refuses very many digits; Decimal does neither.
-    return int(text) if len(text) <= _INT_DIGITS else Decimal(text)
+def _integer(text: str) -> int | float:
+    # int() takes quadratic time, and refuses very many digits.
+    return int(text) if len(text) <= _INT_DIGITS else float(text)
 
 
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:  # an exponent beyond 10^18
-        mantissa, _, exponent = text.lower().partition("e")
-        if exponent.startswith("-") or not Decimal(mantissa):
-            return Decimal(0)
-        return Decimal("-Infinity" if text.startswith("-") else "Infinity")
-
-
-_EXACT = json.JSONDecoder(parse_float=_decimal, parse_int=_integer)
+_EXTREME = json.JSONDecoder(parse_int=_integer)

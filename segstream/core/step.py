@@ -234,8 +234,8 @@ class _Step:
 
     def forward(self) -> None:
         """The calls of customers of other partitions."""
+        self.count("forwarded", len(self.batch.strays))
         for stray in self.batch.strays:
-            self.count("forwarded", 1)
             self.report.forwarded(stray)
 
     def dead_letters(self) -> None:
@@ -244,8 +244,8 @@ class _Step:
         controls = {record for record, _ in batch.decoded.controls if record < batch.size}
         controls |= {r.record for r in batch.rejects if r.reason == "control"}
         self.count("control", len(controls))
+        self.count("dead_letters", sum(r.record not in controls for r in batch.rejects))
         for reject in batch.rejects:
-            self.count("dead_letters", reject.record not in controls)
             self.report.dead_letter(reject)
 
     # -- what is counted --------------------------------------------------------------

@@ -1,0 +1,208 @@
+"""Whatever a producer sends is an event, is forwarded, or is a dead letter with a reason.
+
+The corpus of tests/bad_input.py and records made up by Hypothesis go through the core, between
+good events, and through both decoders; the oracle says what must become of each. The same corpus
+goes through real servers in tests/integration/test_bad_input.py.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segstream.core.check import define
+from segstream.core.event import Reader
+from segstream.core.field import Fields
+from segstream.core.step import Partition
+from tests import bad_input, test_decode
+from tests.bad_input import CONFIG, Sent
+from tests.comparison import letter_headers, problems
+from tests.harness import Run, columns
+from tests.oracle import Oracle, Record
+from tests.oracle_reading import partition_of
+from tests.test_decode import CASES, assert_equal
+
+NOW = 1_795_413_960_123
+FIELDS = Fields(define(CONFIG))
+FAST, AUTHORITY = Reader(FIELDS), test_decode.Authority(FIELDS)
+GOOD = 50  # every so many records a good one
+
+
+def records_of(sent: Iterable[Sent]) -> list[Record]:
+    return [
+        Record(offset, NOW + offset, list(one.headers) or None, one.value, one.key)
+        for offset, one in enumerate(sent)
+    ]
+
+
+def run_of(records: Sequence[Record], partition: int = 0, partitions: int = 1) -> Run:
+    run = Run(CONFIG, {}, Partition(partition, partitions, "murmur2", "customer-events"))
+    return run.feed(records, lambda: 1_000)
+
+
+def assert_as_the_oracle_says(records: Sequence[Record], partitions: int) -> Run:
+    run = run_of(records, 0, partitions)
+    oracle = Oracle(
+        CONFIG, partition=0, partitions=partitions, models={}, features_id=run.function.features_id
+    )
+    for record in records:
+        oracle.feed(*record)
+    assert problems(run, oracle) == []
+    return run
+
+
+def assert_read_alike(records: Sequence[Record], partitions: int) -> None:
+    """With and without the fast path."""
+    arguments = (columns(records), 0, partitions, "murmur2")
+    assert_equal(FAST.decode(*arguments), AUTHORITY.decode(*arguments))  # type: ignore[arg-type]
+
+
+@cache
+def corpus() -> list[Sent]:
+    return bad_input.everything()
+
+
+# --- the corpus -----------------------------------------------------------------------------
+
+
+def test_of_everything_bad_nothing_is_lost_and_good_events_between_are_counted() -> None:
+    names = [
+        name
+        for name in map("good-{}".format, range(9_999))
+        if partition_of(name, 2, "murmur2") == 0
+    ]
+    sent: list[Sent] = []
+    for number, one in enumerate(corpus()):
+        if number % GOOD == 0:
+            order = {**bad_input.ORDER, "userId": names[number // GOOD]}
+            sent.append(Sent("good", bad_input.text(order)))
+        sent.append(one)
+    run = assert_as_the_oracle_says(records_of(sent), 2)
+    good = sum(one.what == "good" for one in sent)
+    assert good > 100
+    assert set(names[:good]) <= run.states().keys()
+    counts = run.checkpoint.counts
+    outcomes = ("valid", "duplicates", "late", "forwarded", "dead_letters", "control")
+    assert sum(counts[name] for name in outcomes) == len(sent)
+    assert counts["dead_letters"] > len(sent) / 3
+    assert counts["forwarded"] > 100
+
+
+def test_both_ways_read_everything_bad_alike() -> None:
+    records = records_of(corpus())
+    for start in range(0, len(records), 1_000):
+        assert_read_alike(records[start : start + 1_000], 2)
+
+
+def test_records_at_the_limits() -> None:
+    """A few of 10 MiB each, good and bad."""
+    for one in bad_input.large():
+        run = assert_as_the_oracle_says(records_of([one]), 2)
+        assert_read_alike(records_of([one]), 2)
+        assert len(run.outputs) + run.checkpoint.counts["valid"] == 1, one.what
+
+
+def test_the_corpus_leads_to_every_reason() -> None:
+    run = run_of(records_of([*corpus(), *bad_input.large()]), 0, 2)
+    found = Counter(
+        letter_headers(o.headers)[1]["reason"].decode()
+        for o in run.outputs
+        if o.topic == "dead_letters"
+    )
+    wanted = {
+        "json",
+        "schema",
+        "customer",
+        "alias",
+        "timestamp",
+        "control",
+        "value",
+        "currency",
+        "model",
+        "partition",
+        "size",
+    }
+    assert found.keys() == wanted
+
+
+# --- JSONTestSuite --------------------------------------------------------------------------
+
+NO_CALL, READ = {"json", "schema"}, {"", "json"}
+#: Place → by the first letter of a file's name, the outcomes that there may be; "" is accepted.
+MAY: dict[str, dict[str, set[str]]] = {
+    "value": {"y": NO_CALL, "i": NO_CALL},
+    "unread": {"y": {""}, "i": READ},
+    "properties": {"y": {"", "schema"}, "i": {*READ, "schema"}},
+    "total": {"y": {"", "value"}, "i": {*READ, "value"}},
+    "channel": {"y": {""}, "i": READ},
+    "currency": {"y": {"", "currency"}, "i": {*READ, "currency"}},
+}
+
+
+@pytest.mark.parametrize("place", MAY)
+def test_the_json_test_suite(place: str) -> None:
+    """y… parses, n… does not, i… may: each file as a value and in every place for one."""
+    files = [(name, dict(bad_input.places(raw))[place]) for name, raw in bad_input.suite()]
+    assert Counter(name[0] for name, _ in files) == {"y": 95, "n": 188, "i": 35}
+    run = run_of(records_of(Sent(name, value) for name, value in files))
+    outcomes = dict.fromkeys(range(len(files)), "")
+    for output in run.outputs:
+        if output.topic != "dead_letters":
+            continue
+        errors = letter_headers(output.headers)[1]
+        outcomes[int(errors["offset"])] = errors["reason"].decode()
+    may = {**MAY[place], "n": {"json"}}
+    wrong = [
+        (name, outcomes[i]) for i, (name, _) in enumerate(files) if outcomes[i] not in may[name[0]]
+    ]
+    assert wrong == []
+    assert {outcomes[i] for i, (name, _) in enumerate(files) if name[0] == "y"} == may["y"]
+
+
+# --- made up --------------------------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["ce_type", "ce_id", "ce_time", "content-type", "segstream.hops", "segstream.appended", "x", ""]
+)
+BYTES = st.one_of(
+    st.binary(max_size=12),
+    st.sampled_from(
+        [
+            b"segstream.clock",
+            b"segstream.model",
+            b"call",
+            b"2026-01-01T00:00:00Z",
+            b"3",
+            b"application/cloudevents+json",
+            b"segstream.",
+        ]
+    ),
+    st.none(),
+)
+HEADERS = st.one_of(st.none(), st.none(), st.lists(st.tuples(NAMES, BYTES), max_size=4))
+CLOUDS = test_decode.calls().map(
+    lambda call: '{"specversion":"1.0","id":"i","source":"s","type":"t","data":' + call + "}"
+)
+VALUES = st.one_of(
+    test_decode.VALUES,
+    test_decode.VALUES,
+    CLOUDS.map(lambda text: text.encode(errors="replace")),
+    st.binary(max_size=60),
+)
+
+
+@settings(max_examples=CASES // 20)
+@given(
+    st.lists(st.tuples(VALUES, HEADERS, st.none() | st.binary(max_size=4)), max_size=12),
+    st.sampled_from([1, 2, 3]),
+)
+def test_any_record_becomes_what_the_oracle_says(
+    found: list[tuple[bytes | None, list[tuple[str, bytes | None]] | None, bytes | None]],
+    partitions: int,
+) -> None:
+    sent = [Sent("made up", value, headers or (), key) for value, headers, key in found]
+    assert_as_the_oracle_says(records_of(sent), partitions)
+    assert_read_alike(records_of(sent), partitions)
