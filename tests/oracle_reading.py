@@ -324,8 +324,6 @@ def _text(value: Any, longest: int = 256) -> str:
 def customer_of(body: Mapping[str, Any]) -> tuple[str, str]:
     """(customer, raw id that the partitioner sees)."""
     user, anonymous = body.get("userId"), body.get("anonymousId")
-    if not all(isinstance(found, str | None) for found in (user, anonymous)):
-        raise Rejected("customer")
     if user is not None and user != "":
         raw, prefix = user, ""
     elif anonymous is not None and anonymous != "":
@@ -424,7 +422,8 @@ def read_call(
         raise Rejected("alias")
     if not isinstance(kind, str) or kind not in CALLS:
         raise Rejected("schema")
-    customer, raw = customer_of(body)
+    if not all(isinstance(body.get(name), str | None) for name in ("userId", "anonymousId")):
+        raise Rejected("customer")
     message_id = body.get("messageId")
     if message_id is None:
         message_id = default_id if seen.id is None else seen.id
@@ -438,6 +437,7 @@ def read_call(
     for name in (used, "context"):
         if body.get(name) is not None and not isinstance(body[name], dict):
             raise Rejected("schema")
+    customer, raw = customer_of(body)
     then = min(time, append_time)
     taken = [measure for measure in measures if measure.takes(kind, event)]
     amounts = {measure.name: _amount(measure, body, money, then) for measure in taken}
