@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle simulate guards bench kill-sweep recovery docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery docs clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -30,6 +30,9 @@ simulate: .venv/.ready-dev ## Run worker and trainer through random faults (SCHE
 
 guards: .venv/.ready-dev ## Take each guard of the delivery protocol away and see what breaks
 	@$(BIN)/python -m tests.simulation guards
+
+mutants: .venv/.ready-dev ## Plant bugs, one at a time, that the quick tests must see (minutes)
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
 	@$(BIN)/python -m benchmarks $(ARGS)

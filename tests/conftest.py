@@ -5,6 +5,10 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
+from tests.servers import servers, unique
+
+__all__ = ["servers", "unique"]
+
 # No deadlines: a busy machine is no bug. In CI the examples are the same in every run.
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("here", UNHURRIED)

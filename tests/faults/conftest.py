@@ -5,9 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from segstream.shell.local import Servers, local_servers
-from tests.integration.conftest import needs_local, unique
-
-__all__ = ["servers", "unique"]
+from tests.servers import needs_local
 
 KIP_848 = {
     f"group.consumer.{name}": milliseconds

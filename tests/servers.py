@@ -1,4 +1,4 @@
-"""Real servers for all integration tests of a session, and names that no other test uses."""
+"""Real servers for all tests of a session that ask for them, and names that no other test uses."""
 
 import importlib.util
 import itertools

@@ -1,0 +1,82 @@
+"""`python -m tests.mutants`: plants each bug in a copy of the tree; the quick tests must see it.
+
+A bug is a patch of one line or two in worker, claim or core, beside this file. Names of some may
+be given to try only these.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
+FIRST = ["tests/simulation/test_simulation.py", "tests/test_core_oracle.py"]
+"""These see most; whatever else needs no servers comes behind."""
+LESS = {"ORACLE_STREAMS": "100", "SIMULATION_SCHEDULES": "100"}
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "build", "dist")
+SECONDS = 900
+
+
+class Verdict(NamedTuple):
+    """`test`: the first that fails; empty if none does."""
+
+    test: str
+    seconds: float
+
+
+def quick() -> list[str]:
+    others = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_*.py"))
+    return [*FIRST, "tests/simulation", *(path for path in others if path not in FIRST)]
+
+
+def applied(patch: Path, tree: Path, *, only_check: bool = False) -> bool:
+    """Whether the patch fits the tree."""
+    command = ["git", "apply", *["--check"] * only_check, str(patch)]
+    return subprocess.run(command, cwd=tree, capture_output=True, check=False).returncode == 0
+
+
+def tried(patch: Path | None) -> Verdict:
+    """The quick tests with a bug in the tree, up to the first that fails."""
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory) / "tree"
+        shutil.copytree(ROOT, tree, ignore=LEFT_OUT)
+        if patch is not None and not applied(patch, tree):
+            raise SystemExit(f"{patch.name} does not fit any more")
+        began = time.monotonic()
+        run = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *quick()],
+            cwd=tree,
+            env={**os.environ, **LESS},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SECONDS,
+        )
+        took = time.monotonic() - began
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE)
+    if run.returncode and not failed:
+        raise SystemExit(f"the tests did not run:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return Verdict(failed[1] if failed else "", took)
+
+
+def main(names: list[str]) -> int:
+    chosen = [patch for patch in PATCHES if not names or patch.stem in names]
+    print(f"{'planted':28} {'seconds':>7}  caught by")
+    missed = 0
+    for patch in chosen:
+        verdict = tried(patch)
+        missed += not verdict.test
+        caught = verdict.test.removeprefix("tests/") or "NOTHING"
+        print(f"{patch.stem:28} {verdict.seconds:7.0f}  {caught}", flush=True)
+    print(f"{len(chosen) - missed} of {len(chosen)} caught")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(sys.argv[1:])))
