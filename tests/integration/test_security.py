@@ -30,11 +30,11 @@ from segstream.shell.kafka import KafkaSink
 from segstream.shell.local.plan import HOST
 from segstream.shell.redis import RedisStore, connect
 from tests.faults.traffic import CONFIG, traffic
-from tests.integration.conftest import ABSENT
 from tests.integration.deployment import HOME, Deployment, deployment, log_of, offspring, wait
 from tests.integration.secured import Secured, redis_with_tls, secured
 from tests.integration.test_processes import metrics_of
 from tests.integration.verdict import Verdict
+from tests.servers import ABSENT
 
 NAME = "secured"
 SEED = 11

@@ -7,6 +7,15 @@ from typing import NamedTuple
 
 from segstream.ports import NotCommitted, Unavailable
 
+
+class Crash(BaseException):
+    """The process is no more. Not an Exception: nobody may catch it."""
+
+
+class Violation(Exception):
+    """Something that must never be."""
+
+
 #: Calls of each port, and how they fail if their server cannot be reached.
 PORTS: dict[str, dict[str, type[Exception] | None]] = {
     "source": {

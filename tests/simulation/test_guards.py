@@ -2,8 +2,9 @@
 
 import pytest
 
-from tests.simulation.guards import GUARDS, REST, SCHEDULES, Guard, OtherPartitioner, refusals, seen
+from tests.simulation.guards import GUARDS, REST, SCHEDULES, Guard, refusals, seen
 from tests.simulation.schedule import outcome
+from tests.simulation.unguarded import OtherPartitioner
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)

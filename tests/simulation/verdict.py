@@ -11,7 +11,8 @@ from segstream.core.output import Output
 from segstream.core.step import Partition
 from segstream.testing.memory import columns
 from tests.harness import Replay
-from tests.simulation.world import TOPIC, World, compiled
+from tests.simulation.parts import compiled
+from tests.simulation.world import TOPIC, World
 
 
 def replays(world: World) -> list[Replay]:
