@@ -124,11 +124,14 @@ def test_the_topic_has_an_id_and_a_size(scene: Scene) -> None:
     assert source.topic_id() == scene.source().topic_id() != ""
 
 
-def test_w_is_where_it_was_set_and_absent_after_the_group_is_deleted(scene: Scene) -> None:
+def test_w_is_where_it_was_set(scene: Scene) -> None:
     source = scene.source()
-    assert wait(lambda: stable(source, 1), "W") == START
+    assert [stable(source, partition) for partition in range(PARTITIONS)] == [START, START]
+
+
+def test_w_is_absent_after_the_group_was_deleted(scene: Scene) -> None:
     scene.delete_group()
-    assert wait(lambda: stable(source, 1) is None, "no W")
+    assert stable(scene.source(), 1) is None
 
 
 def stable(source: Source, partition: int) -> Published | None:
