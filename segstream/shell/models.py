@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from segstream.core.model import Model
 from segstream.core.record import ModelRecord, digest_of
 from segstream.ports import Unavailable
+from segstream.shell.offsets import log_ends
 
 log = logging.getLogger(__name__)
 
 Settings = Mapping[str, Any]
 
-SECONDS = 10.0
 #: an open transaction may hold back the end for as long as its timeout, and a little longer
 PATIENCE = 30.0
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
@@ -91,10 +91,7 @@ class Models(Mapping[int, ModelRecord]):
             raise Unavailable(f"{self.topic}: {error.args[0].str()}") from error
 
     def _end(self) -> int:
-        place = TopicPartition(self.topic, 0)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        found = self._admin.list_offsets({place: latest}, request_timeout=SECONDS)
-        return int(found[place].result(SECONDS).offset)
+        return log_ends(self._admin, [TopicPartition(self.topic, 0)])[0]
 
     def _read_to(self, end: int) -> None:
         if self._next < 0:

@@ -5,17 +5,12 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    IsolationLevel,
-    KafkaError,
-    KafkaException,
-    TopicPartition,
-)
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from segstream.ports import Unavailable
-from segstream.shell.transaction import DENIED, SECONDS, Settings, failure
+from segstream.shell.offsets import log_ends, log_starts
+from segstream.shell.transaction import DENIED, Settings, failure
 
 PATIENCE = 30.0
 """Seconds without a record: an open transaction holds the rest back until it times out."""
@@ -47,7 +42,11 @@ class Reading:
 
     def bounds(self) -> tuple[int, int]:
         """Offsets of the first record that is kept, and behind the last one, committed or not."""
-        return self._offset(OffsetSpec.earliest()), self._offset(OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        try:
+            (start,), (end,) = (find(self._admin, [self._place]) for find in (log_starts, log_ends))
+        except KafkaException as error:
+            raise failure(f"topic {self._place.topic}", error.args[0]) from error
+        return start, end
 
     def to_end(self) -> Iterator[Any]:
         """The records up to what is the end now that were not read yet."""
@@ -90,17 +89,6 @@ class Reading:
                     f"{name}: not read beyond offset {before} in {PATIENCE:.0f} s ({why}). "
                     "A transaction may be open there; try again"
                 )
-
-    def _offset(self, which: Any) -> int:
-        try:
-            (found,) = self._admin.list_offsets(
-                {self._place: which},
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=SECONDS,
-            ).values()
-            return int(found.result(SECONDS).offset)
-        except KafkaException as error:
-            raise failure(f"topic {self._place.topic}", error.args[0]) from error
 
     def close(self) -> None:
         self._consumer.close()

@@ -1,12 +1,14 @@
 """Transactions on Apache Kafka: all of it or nothing, and what to do when nobody knows.
 
-Every call has a timeout. After a failure the producer is either back before the transaction, or
+Every call ends in time. After a failure the producer is either back before the transaction, or
 replaced by a new one under the same id, which ends what the old one left open. One that was fenced
 is replaced only when it is asked to go on: its successor may be at work.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, Queue
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -19,6 +21,7 @@ Settings = Mapping[str, Any]
 
 SECONDS = 10.0
 """Patience with the coordinator; the transaction itself times out after as long."""
+SLACK = 5.0
 PRODUCER = {
     "linger.ms": 0,
     # With the default of 100 ms each transaction behind another one would wait as long.
@@ -97,6 +100,11 @@ class Transactions:
             self._transaction(self._producer, fill, offsets, metadata)
         except KafkaException as error:
             raise self._recovered(error.args[0]) from error
+        except TimeoutError as error:
+            log.warning("the client did not come back from a transaction; it is replaced")
+            self._producer = None
+            self.start()
+            raise NotCommitted("not committed: no answer") from error
 
     def _transaction(
         self,
@@ -108,7 +116,8 @@ class Transactions:
         producer.begin_transaction()
         fill(producer)
         if offsets:
-            producer.send_offsets_to_transaction(list(offsets), metadata, SECONDS)
+            send = producer.send_offsets_to_transaction
+            within(SECONDS + SLACK, lambda: send(list(offsets), metadata, SECONDS))
         producer.commit_transaction(SECONDS)
 
     def _fresh(self) -> Producer:
@@ -155,6 +164,32 @@ class Transactions:
     def _undelivered(self, error: KafkaError | None, message: Any) -> None:
         if self._failed is None and error is not None:
             self._failed, self._failed_on = error, f"topic {message.topic()}"
+
+
+def within(seconds: float, call: Callable[[], object]) -> None:
+    """The call, or TimeoutError: then it is left to itself, with all that it holds.
+
+    For calls whose own timeout does not hold: while the group's coordinator is away, librdkafka
+    may never come back from `send_offsets_to_transaction` (its issue 5456).
+    """
+    raised: Queue[Exception | None] = Queue()
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 (raised again by the caller)
+            raised.put(error)
+        else:
+            raised.put(None)
+
+    # A daemon: the process must be able to end without it.
+    threading.Thread(target=run, name="transaction", daemon=True).start()
+    try:
+        error = raised.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
 
 
 def produce(producer: Producer, topic: str, **record: Any) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from redis import Redis
 
 from consumers import settings
@@ -21,6 +21,7 @@ from segstream.core.batch import Checkpoint, Position
 from segstream.shell import topics
 from segstream.shell.local import Server, Servers
 from segstream.shell.local.children import Family
+from segstream.shell.offsets import log_ends
 from segstream.shell.redis import Keys, checkpoint_of
 from segstream.shell.replay.barrier import Tails
 
@@ -175,9 +176,15 @@ class Deployment:
         raise AssertionError(f"the end of {name}, partition {partition}, was not reached")
 
     def end(self, name: str, partition: int = 0) -> int:
-        """The log end of all records, committed or not."""
-        place, latest = TopicPartition(self.topic(name), partition), OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        return int(self._admin.list_offsets({place: latest})[place].result(10).offset)
+        """The log end of all records, committed or not. Brokers may be away for a while."""
+        deadline, place = time.monotonic() + 30, TopicPartition(self.topic(name), partition)
+        while True:
+            try:
+                return log_ends(self._admin, [place])[0]
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
     def checkpoint(self, partition: int) -> Checkpoint:
         """N: where the States stand."""

@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from segstream.shell.offsets import log_ends
 from segstream.shell.replay.log import ANSWER, ReplayError, Target, said
 
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001 (the client's own name for it)
@@ -145,15 +146,8 @@ class Barrier:
             raise ReplayError(f"The positions in Redis cannot be read: {error}") from error
 
     def _ends(self) -> Ends:
-        latest: Any = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = dict.fromkeys([*self._events, self._samples], latest)
         try:
-            futures = self._admin.list_offsets(
-                asked,
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=ANSWER,
-            )
-            *events, samples = [futures[each].result().offset for each in asked]
+            *events, samples = log_ends(self._admin, [*self._events, self._samples])
         except KafkaException as error:
             raise ReplayError(f"The ends of the logs cannot be read: {said(error)}") from error
         return Ends(events, samples)
