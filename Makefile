@@ -2,11 +2,11 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery soak  cluster-faults docs clean
 BIN := .venv/bin
 
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/.ready ## Create .venv with all that the demo needs
 
@@ -42,6 +42,12 @@ kill-sweep: .venv/.ready-dev ## Kill and freeze real processes at every failpoin
 
 recovery: .venv/.ready-dev ## Measure how long partitions stand still when a worker dies (minutes)
 	@$(BIN)/python -m tests.faults.recovery $(ARGS)
+
+soak: .venv/.ready-dev ## Mixed random faults for MINUTES=30, then the verdict (SEED=...)
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
+cluster-faults: .venv/.ready-dev ## Three Kafka nodes: rolling restarts, leaders and coordinators killed
+	@$(BIN)/python -m tests.faults.cluster $(ARGS)
 
 docs: .venv/.ready-dev ## Write what is generated: schemas and reference pages
 	@$(BIN)/python scripts/make_schemas.py
