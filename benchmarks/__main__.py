@@ -54,11 +54,19 @@ def stages_command(
 
 @app.command("bad")
 def bad_command(
-    events: Annotated[int, typer.Option(help="Per run, on one partition.")] = 10_000,
+    servers: Annotated[bool, typer.Option(help="Between real servers, some minutes.")] = False,
+    events: Annotated[int, typer.Option(min=1_000, help="Per run and kind of input.")] = 10_000,
     customers: Annotated[int, typer.Option(help="On all four partitions.")] = 20_000,
+    repeats: Annotated[int, typer.Option(min=1, help="Runs; the median is shown.")] = 3,
 ) -> None:
-    """Bad input against good, of many kinds, in memory (a minute)."""
-    bad.run(Console(), customers=customers, events=events)
+    """Bad input against good, of many kinds: the core in memory, or a segmenter on servers."""
+    tell = Console(stderr=True, style="dim").print
+    if servers:
+        found = bad.on_servers(customers, events, repeats, lambda text: tell(text, markup=False))
+    else:
+        found = bad.in_memory(customers, events, repeats)
+    title = "One segmenter, transactions included" if servers else "Pure core"
+    bad.show(Console(), f"Bad input against good. {title}", found)
 
 
 if __name__ == "__main__":

@@ -91,13 +91,13 @@ def _one(plan: Plan, on: Stage, zipf: float, tell: Tell) -> dict[str, Any]:
     past = history(who)
     on.announce(model_of(on.settings, past))
     tell(f"settling {plan.customers:,} customers with {len(past):,} events (not counted)")
-    on.prepare(past)
+    on.prepare(past.records())
     on.release()
     counted = on.wait(len(past))
     runs, sent = [], len(past)
     for number in range(plan.repeats):
         tell(f"run {number + 1} of {plan.repeats}: {plan.events:,} events")
-        on.prepare(live(who, plan.events, first=sent))
+        on.prepare(live(who, plan.events, first=sent).records())
         sent += plan.events
         began = Reading.before(on)
         on.release()

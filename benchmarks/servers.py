@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +12,6 @@ from pathlib import Path
 from confluent_kafka import KafkaError, Producer
 
 from benchmarks.machine import cores
-from benchmarks.traffic import Traffic
 from consumers.processes import environment_of
 from consumers.settings import ClockSettings, RedisSettings, Settings
 from consumers.setup import plan_of
@@ -71,10 +70,10 @@ class Stage:
         press.announce(record)
         press.close()
 
-    def prepare(self, traffic: Traffic) -> None:
-        """Send everything; nobody sees it before `release`."""
+    def prepare(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Send (partition, key, value) of all; nobody sees it before `release`."""
         self._producer.begin_transaction()
-        for partition, key, value in traffic.records():
+        for partition, key, value in records:
             while True:
                 try:
                     self._producer.produce(
@@ -105,14 +104,14 @@ class Stage:
                     total[name] = total.get(name, 0) + count
         return total
 
-    def wait(self, valid: int) -> dict[str, int]:
+    def wait(self, number: int, outcomes: Sequence[str] = ("valid",)) -> dict[str, int]:
         """Until so many events are computed, published and written; Stalled otherwise."""
         seen, since = -1, time.monotonic()
-        while (counted := self.counted()).get("valid", 0) < valid:
-            if counted.get("valid", 0) != seen:
-                seen, since = counted.get("valid", 0), time.monotonic()
+        while (now := sum((counted := self.counted()).get(name, 0) for name in outcomes)) < number:
+            if now != seen:
+                seen, since = now, time.monotonic()
             if time.monotonic() - since > SECONDS or not self.pid:
-                raise Stalled(f"{seen} of {valid} events after {SECONDS:.0f} s without progress")
+                raise Stalled(f"{seen} of {number} events after {SECONDS:.0f} s without progress")
             time.sleep(0.02)
         return counted
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from segstream.core.check import define
 from segstream.core.event import Reader
 from segstream.core.field import Fields
+from segstream.core.hash import Partitioner
 from segstream.core.step import Partition
 from tests import bad_input, test_decode
 from tests.bad_input import CONFIG, Sent
@@ -206,3 +207,31 @@ def test_any_record_becomes_what_the_oracle_says(
     sent = [Sent("made up", value, headers or (), key) for value, headers, key in found]
     assert_as_the_oracle_says(records_of(sent), partitions)
     assert_read_alike(records_of(sent), partitions)
+
+
+# --- between deployments --------------------------------------------------------------------
+
+
+def test_deployments_that_disagree_forward_a_call_three_times_and_no_more() -> None:
+    """Each sends it to where it believes it belongs, which is never where the other one does."""
+    homes = {
+        name: {p: partition_of(name, 3, p) for p in ("murmur2", "crc32")}
+        for name in map("customer-{}".format, range(99))
+    }
+    name, home = next((n, h) for n, h in homes.items() if h["murmur2"] != h["crc32"])
+    value = bad_input.text({**bad_input.ORDER, "userId": name})
+    record, place, hops = Record(0, NOW, [("trace", b"1")], value, b"k"), home["crc32"], 0
+    while True:
+        other: Partitioner = "murmur2" if place == home["crc32"] else "crc32"
+        run = Run(CONFIG, {}, Partition(place, 3, other, "customer-events"))
+        (output,) = run.feed([record]).outputs
+        if output.topic == "dead_letters":
+            break
+        hops += 1
+        place = output.partition
+        record = Record(hops, NOW + hops, output.headers, output.value, output.key)
+    first = ("segstream.appended", b"2026-11-23T06:06:00.123Z")
+    assert hops == 3
+    assert record.headers == [("trace", b"1"), ("segstream.hops", b"3"), first]
+    assert letter_headers(output.headers)[1]["reason"] == b"partition"
+    assert (output.key, output.value) == (b"k", value)

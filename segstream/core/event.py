@@ -8,7 +8,6 @@ authority, which either accepts it after all or says what is wrong, for the dead
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -361,8 +360,10 @@ def _decode_all(
     rest = map(decode, map(values.__getitem__, candidates))
     while at < len(candidates):
         before = len(calls)
-        with suppress(msgspec.MsgspecError, RecursionError, ValueError):
+        try:  # noqa: SIM105 (`suppress` costs, and this is the loop of bad input)
             calls.extend(rest)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            pass
         done = len(calls) - before
         kept += candidates[at : at + done]
         at += done + 1

@@ -29,6 +29,11 @@ KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20
 MOST_TEXT = 1_000
 """Bytes of a message; what is quoted in one is short, what a configuration declares may be long."""
 
+_ERRORS = {
+    name: f"segstream.errors.{name}"
+    for name in ("reason", "message", "topic", "partition", "offset", "at", "size")
+}
+
 encode = msgspec.json.encode
 
 
@@ -109,7 +114,7 @@ def dead_letter(
     errors: dict[str, str],
 ) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
     """The original record with `segstream.errors.*` headers; cut if its size is among them."""
-    added = [(f"segstream.errors.{name}", _cut(text)) for name, text in errors.items()]
+    added = [(_ERRORS[name], _cut(text)) for name, text in errors.items()]
     if "size" in errors:
         return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, [*added]
     kept = [] if headers == UNREADABLE else headers or []

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 from segstream.core.hash import partitions_of
 from segstream.shell.local import Servers
 from tests.bad_input import CONFIG, CONFIG_TEXT, ORDER
-from tests.faults.failpoints import PLACE, Armed, arm, fired
+from tests.faults.fuse import PLACE, Armed, arm, fired
 from tests.integration.deployment import Deployment, deployment, wait
 from tests.integration.test_processes import metrics_of
 from tests.integration.verdict import Verdict
