@@ -18,12 +18,15 @@ from segstream.core.event import Reader
 from segstream.core.field import Fields
 from segstream.core.hash import Partitioner
 from segstream.core.step import Partition
+from segstream.shell.river import CustomerKMeans
+from segstream.study import Foreign, Study
 from tests import bad_input, test_decode
 from tests.bad_input import CONFIG, Sent
 from tests.comparison import letter_headers, problems
 from tests.harness import Run, columns
 from tests.oracle import Oracle, Record
 from tests.oracle_reading import partition_of
+from tests.retail_year import small_training
 from tests.test_decode import CASES, assert_equal
 
 NOW = 1_795_413_960_123
@@ -207,6 +210,47 @@ def test_any_record_becomes_what_the_oracle_says(
     sent = [Sent("made up", value, headers or (), key) for value, headers, key in found]
     assert_as_the_oracle_says(records_of(sent), partitions)
     assert_read_alike(records_of(sent), partitions)
+
+
+# --- the trainer's records ------------------------------------------------------------------
+
+SAMPLE = {
+    "partition": 0,
+    "level": 0,
+    "at": "2026-03-01T00:00:00.000Z",
+    "features": "",
+    "values": [],
+}
+MARKER = {"partition": 0, "partitions": 1, "day": "2026-03-01T00:00:00.000Z"}
+TIMES = ("", "noon", "9999-99-99T99:99:99.999Z", "0000-00-00T00:00:00.000Z",
+         "2026-03-01T00:00:00.001Z")  # fmt: skip
+ODD = (*bad_input.JUNK, -1, 65, 2**31, 2**63, 10**30, 1e308, float("nan"), float("inf"), *TIMES)
+
+
+def test_forged_records_for_the_trainer_are_skipped_and_cost_nothing() -> None:
+    """Every field wrong in every way, other keys, and what is no JSON at all."""
+    training = small_training()
+    good = {**SAMPLE, "features": training.features_id, "values": [1.0] * len(training.features)}
+    values = [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b"9" * 100_000]
+    for record in (good, MARKER):
+        values += [bad_input.text({**record, name: odd}) for name in record for odd in ODD]
+    values += [bad_input.text({**good, "values": [odd] * len(training.features)}) for odd in ODD]
+    values += [bad_input.text({**good, "more": 1}), b'{"values":' + b"[" * 100_000]
+    study = Study(training, {}, CustomerKMeans)
+    skipped = 0
+    for key in (None, b"", b"\xff", b"0" * 16, b"g" * 16, b"day-0", b"day-1", b"day-", b"day-x"):
+        for value in values:
+            try:
+                study.read(key, value)
+            except (ValueError, Foreign):
+                skipped += 1
+            study.days()
+    assert skipped > 0.9 * 9 * len(values)
+    ended = bad_input.text({**MARKER, "day": "2026-04-01T00:00:00.000Z"})
+    study.read(b"%016x" % 7, bad_input.text(good))
+    study.read(b"day-0", ended)
+    ((_, samples), *_) = study.days()
+    assert {sample.customer for sample in samples} >= {7}, "it goes on"
 
 
 # --- between deployments --------------------------------------------------------------------

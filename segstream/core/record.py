@@ -97,7 +97,7 @@ class DayMarker(Record):
     """A partition's clock has passed this midnight (topic `feature-samples`, key `day-<p>`)."""
 
     partition: int = Field(ge=0)
-    partitions: int = Field(ge=1)
+    partitions: int = Field(ge=1, le=100_000)  # a forged number must not become work
     day: Instant
 
 

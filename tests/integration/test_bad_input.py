@@ -6,7 +6,7 @@ its memory stays bounded.
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from segstream.shell.local import Servers
 from tests import bad_input
 from tests.bad_input import CONFIG, CONFIG_TEXT, ORDER, Sent
 from tests.integration.deployment import Deployment, deployment, wait
-from tests.integration.verdict import Verdict
+from tests.integration.verdict import FORWARDED, Came, Verdict
 
 GOOD = 100  # every so many records a good one
 MOST_MIB = 512
@@ -42,8 +42,9 @@ def good(number: int) -> Sent:
     return Sent("good", bad_input.text({**ORDER, "userId": name}), (), name.encode())
 
 
-def send(at: Deployment, records: Sequence[Sent]) -> None:
-    """To the customer's partition or, if a record has no key, to any in turn."""
+def send(at: Deployment, records: Sequence[Sent]) -> dict[int, list[Came]]:
+    """To the key's partition, without a key to any; by partition what claims to be forwarded."""
+    forged: dict[int, list[Came]] = defaultdict(list)
     failed: list[KafkaError] = []
     producer = Producer(
         {
@@ -56,12 +57,15 @@ def send(at: Deployment, records: Sequence[Sent]) -> None:
     )
     topic: Any = at.topic("customer-events")
     for number, one in enumerate(records):
-        home = partitions_of([one.key or b"%d" % number], len(at.partitions), "murmur2")
+        home = int(partitions_of([one.key or b"%d" % number], len(at.partitions), "murmur2")[0])
         headers: Any = list(one.headers) or None
-        producer.produce(topic, one.value, one.key, int(home[0]), headers=headers)
+        producer.produce(topic, one.value, one.key, home, headers=headers)
         producer.poll(0)
+        if [name for name, _ in one.headers[-2:]] == FORWARDED:
+            forged[home].append((one.key, one.value, tuple(one.headers)))
     assert producer.flush(60) == 0
     assert failed == []
+    return forged
 
 
 def resident(pid: int, what: str = "VmRSS") -> int:
@@ -79,7 +83,7 @@ def test_everything_bad_goes_through_and_good_events_between_are_counted(at: Dep
     mixed = [
         one for i, bad in enumerate(corpus) for one in ([bad, good(i)] if i % GOOD == 0 else [bad])
     ]
-    send(at, mixed)
+    forged = send(at, mixed)
     wait(at.caught_up, "the corpus is computed", 60)
     usual = resident(pid, "VmHWM")
     large = [one for i, bad in enumerate(bad_input.large()) for one in (bad, good(-1 - i))]
@@ -93,7 +97,7 @@ def test_everything_bad_goes_through_and_good_events_between_are_counted(at: Dep
     print(f"memory: {usual} MiB, at most {peak} MiB with large records")
     assert at.stop("one")[0] == 0
 
-    verdict = Verdict(at, CONFIG)
+    verdict = Verdict(at, CONFIG, forged)
     assert verdict.differences() == []
     total: Counter[str] = Counter()
     for p in at.partitions:
