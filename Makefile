@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery soak  cluster-faults docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery soak cluster-faults docs clean
 BIN := .venv/bin
 
 help: ## Show this list

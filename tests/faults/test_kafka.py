@@ -1,0 +1,83 @@
+"""The one broker is killed and started again, under those who read and those who publish."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from segstream.ports import NotCommitted
+from segstream.shell.local import Servers
+from segstream.shell.models import Models
+from segstream.shell.transaction import Transactions
+from tests.faults.scene import scene
+from tests.integration.deployment import deployment, wait
+
+SEED = 6
+KILLS = 3
+
+
+def test_models_are_read_when_the_broker_has_come_back(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    """It leads again, under another epoch: whoever asks it for the log's end must learn that."""
+    with deployment(servers, tmp_path, unique("kafka")) as at:
+        at.create()
+        models = Models(at.kafka, at.topic("segment-models"))
+        models.refresh()
+        servers.kill_kafka(0)
+        servers.start_kafka(0)
+        models.refresh()
+        models.close()
+
+
+def test_a_transaction_ends_although_the_broker_dies_within(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The client may never come back from it, not even when the broker does."""
+    with deployment(servers, tmp_path, unique("kafka")) as at:
+        at.create()
+        topic = at.topic("customer-events")
+        consumer = Consumer({**at.kafka, "group.id": unique("group")})
+        metadata, places = consumer.consumer_group_metadata(), [TopicPartition(topic, 0, 1)]
+        transactions = Transactions(at.kafka, unique("slot"))
+        transactions.start()
+        back = threading.Timer(3, servers.start_kafka, [0])
+
+        def dies(producer: Producer) -> None:
+            producer.produce(topic, b"first", partition=0)
+            servers.kill_kafka(0)
+            back.start()
+
+        with suppress(NotCommitted):
+            transactions.commit(dies, places, metadata)
+        back.join()
+        transactions.commit(lambda p: p.produce(topic, b"then", partition=0), places, metadata)
+        assert at.read("customer-events", 0)[-1].value() == b"then"
+        consumer.close()
+
+
+def test_a_broker_that_dies_and_comes_back(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Whatever was in the air, and whoever leads now: all go on, to the next version and beyond."""
+    print(f"seed {SEED}")
+    with scene(servers, tmp_path, unique("kafka"), SEED) as play:
+        at, crew = play.at, play.crew
+        for process, slot in (("segmenter", "one"), ("segmenter", "two"), ("trainer", "trainer")):
+            crew.start(process, slot)
+        at.works("one", "two")
+        play.stream.start()
+        wait(lambda: at.end("segment-models") > 0, "a first version")
+        for _ in range(KILLS):
+            versions = at.end("segment-models")
+            servers.kill_kafka(0)
+            servers.start_kafka(0)
+            wait(lambda: at.end("segment-models") > versions, "another version", 60)  # noqa: B023
+            behind = {p: at.end("customer-events", p) for p in at.partitions}
+            wait(
+                lambda: all(at.checkpoint(p).offset >= end for p, end in behind.items()),  # noqa: B023
+                "all that was sent is computed",
+            )
+        assert play.finish() == []
