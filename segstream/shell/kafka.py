@@ -6,6 +6,7 @@ that leaves one is lost in the client, together with a record.
 
 import logging
 from collections.abc import Mapping
+from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import (
@@ -253,11 +254,18 @@ def records_of(messages: list[Any]) -> Records:
     )
 
 
+_headers = methodcaller("headers")
+
+
 def headers_of(message: Any) -> Any:
-    """The headers of a message; asked for a second time, unreadable ones would crash the client."""
+    """The headers of a message; asked for a second time, unreadable ones would crash the process.
+
+    Of a name that is no UTF-8 the client returns a broken list, with the error still set. Calls
+    from C notice that; the interpreter, once it has optimised the call, does not.
+    """
     try:
-        return message.headers()
-    except SystemError:  # what it makes of a name that is no UTF-8
+        return _headers(message)
+    except SystemError:
         return UNREADABLE
 
 

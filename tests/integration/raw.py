@@ -1,6 +1,7 @@
 """Records that the Python client refuses to produce, through the library that it stands on."""
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,25 @@ def library() -> Any:
     return library
 
 
-def produce_with_header(
-    servers: str, topic: str, partition: int, value: bytes, name: bytes
+def produce_with_headers(
+    servers: str, topic: str, partition: int, records: Sequence[tuple[bytes, bytes]]
 ) -> None:
-    """A record with one header of this name, whatever bytes that is."""
+    """Records by (value, name of their one header), whatever bytes that is."""
     kafka, why, pointer = library(), ctypes.create_string_buffer(512), ctypes.c_void_p
-    size, number, text = ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p
+    size, number, text, length = ctypes.c_size_t, ctypes.c_int, ctypes.c_char_p, ctypes.c_ssize_t
     configuration = pointer(kafka.rd_kafka_conf_new())
     kafka.rd_kafka_conf_set(configuration, b"bootstrap.servers", servers.encode(), why, size(512))
     producer = pointer(kafka.rd_kafka_new(number(_PRODUCER), configuration, why, size(512)))
     assert producer.value, why.value
-    headers = pointer(kafka.rd_kafka_headers_new(size(1)))
-    length = ctypes.c_ssize_t
-    assert not kafka.rd_kafka_header_add(
-        headers, text(name), length(len(name)), text(b"v"), length(1)
-    )
-    refused = kafka.rd_kafka_producev(
-        producer,
-        number(_TOPIC), text(topic.encode()), number(_PARTITION), ctypes.c_int32(partition),
-        number(_VALUE), text(value), size(len(value)), number(_FLAGS), number(_COPY),
-        number(_HEADERS), headers, number(_END),
-    )  # fmt: skip
-    assert not refused
+    for value, name in records:
+        headers = pointer(kafka.rd_kafka_headers_new(size(1)))
+        added = text(name), length(len(name)), text(b"v"), length(1)
+        assert not kafka.rd_kafka_header_add(headers, *added)
+        assert not kafka.rd_kafka_producev(
+            producer,
+            number(_TOPIC), text(topic.encode()), number(_PARTITION), ctypes.c_int32(partition),
+            number(_VALUE), text(value), size(len(value)), number(_FLAGS), number(_COPY),
+            number(_HEADERS), headers, number(_END),
+        )  # fmt: skip
     assert not kafka.rd_kafka_flush(producer, number(30_000))
     kafka.rd_kafka_destroy(producer)
