@@ -73,6 +73,9 @@ class Transactions:
             "transaction.timeout.ms": int(SECONDS * 1000),
             "delivery.report.only.error": True,
             "on_delivery": self._undelivered,
+            # Without it, poll and flush raise a fatal error amid the calls of `on_delivery`, which
+            # ends in a SystemError; the transactional calls raise it anyway.
+            "error_cb": _note_error,
         }
         self._producer: Producer | None = None
         self._failed: KafkaError | None = None
@@ -190,6 +193,10 @@ def within(seconds: float, call: Callable[[], object]) -> None:
         raise TimeoutError from None
     if error is not None:
         raise error
+
+
+def _note_error(error: KafkaError) -> None:
+    log.warning("Kafka: %s", error.str())
 
 
 def produce(producer: Producer, topic: str, **record: Any) -> None:
