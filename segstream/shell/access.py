@@ -65,7 +65,7 @@ def rights_of(process: str, prefix: str, namespace: str) -> list[Right]:
     return found
 
 
-def enter(kafka: Settings) -> AdminClient:
+def enter(kafka: Settings, patience: float = SECONDS) -> AdminClient:
     """A client that Kafka has let in. Refused if it does not, Unavailable if it does not answer."""
     said: list[KafkaError] = []
     settings: dict[str, Any] = {**kafka, "error_cb": said.append}
@@ -74,7 +74,7 @@ def enter(kafka: Settings) -> AdminClient:
     except KafkaException as wrong:  # a file that is not there, a user without a password
         why = wrong.args[0].str()
         raise Refused(f"Kafka's settings cannot be used: {why}. See SEGSTREAM_KAFKA_*") from wrong
-    answer = admin.describe_cluster(request_timeout=SECONDS)
+    answer = admin.describe_cluster(request_timeout=patience)
     while not answer.done():
         admin.poll(SLICE)
         for error in said:
@@ -119,7 +119,8 @@ def require(process: str, kafka: Settings, prefix: str, namespace: str) -> None:
     Of transactional ids Kafka tells nothing: a missing right there comes up when the first one
     starts. What does not exist yet is not missed here.
     """
-    admin, by_name = enter(kafka), dict[tuple[Resource, str], list[Right]]()
+    # A process may start while a broker does.
+    admin, by_name = enter(kafka, 3 * SECONDS), dict[tuple[Resource, str], list[Right]]()
     for right in rights_of(process, prefix, namespace):
         by_name.setdefault((right.resource, right.name), []).append(right)
     missing = []

@@ -66,7 +66,10 @@ def failure(error: RedisError) -> Exception:
             "and SEGSTREAM_REDIS_PASSWORD"
         )
     cause = error.__cause__ or error.__context__
-    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
+    if isinstance(cause, ssl.SSLEOFError):
+        hint = "If it never answers, it may ask for a certificate: SEGSTREAM_REDIS_CERTIFICATE"
+        return Unavailable(f"Redis hung up: {why}. {hint}")
+    if isinstance(cause, ssl.SSLError):
         return Refused(
             f"Redis cannot be trusted, or does not trust this process: {why}. Check the server's "
             "certificate, the host in SEGSTREAM_REDIS_URL, and SEGSTREAM_REDIS_CA, _CERTIFICATE "
