@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from segstream.shell.local import Servers, local_servers
-from tests.faults.scene import Scene, scene
+from tests.faults.scene import Scene, last, scene
 from tests.integration.deployment import wait
 
 NODES = 3
-PATIENCE = 90.0
+PATIENCE = 180.0
 Tell = Callable[[str], None]
 
 
@@ -112,8 +112,12 @@ def play_all(seed: int, home: Path, tell: Tell) -> list[str]:
         play.at.works("one", "two")
         play.stream.start()
         wait(lambda: play.at.end("segment-models") > 0, "a first version", PATIENCE)
-        restart_in_turn(play, servers, tell)
-        kill_leaders(play, servers, tell)
+        try:
+            restart_in_turn(play, servers, tell)
+            kill_leaders(play, servers, tell)
+        except AssertionError as stuck:
+            logs = [f"{slot}:\n{last(server)}" for slot, server in play.at.running.items()]
+            return [str(stuck), *logs]
         tell(f"{play.stream.sent:,} records sent")
         return play.finish(PATIENCE)
 

@@ -28,9 +28,9 @@ from tests.faults import backup
 from tests.faults.memory import WARM_SECONDS, Growth, Memory
 from tests.faults.plan import Fault, faults
 from tests.faults.proxy import HOST, Proxy
-from tests.faults.scene import Scene, scene, unlike_once
+from tests.faults.scene import Scene, last, scene, unlike_once
 from tests.faults.traffic import CONFIG, traffic
-from tests.integration.deployment import log_of, wait
+from tests.integration.deployment import wait
 
 TRUCE_SECONDS = 300.0
 PATIENCE = 120.0
@@ -117,11 +117,8 @@ class Soak:
             wait(computed, "all that is in the log is computed", PATIENCE)
         except AssertionError as error:
             stands = {p: (self.at.checkpoint(p).offset, ends[p]) for p in self.at.partitions}
-            logs = {slot: log_of(server) for slot, server in self.at.running.items()}
-            return [
-                f"{error}: {stands}",
-                *(f"{slot}:\n{said[-2000:]}" for slot, said in logs.items()),
-            ]
+            logs = [f"{slot}:\n{last(server)}" for slot, server in self.at.running.items()]
+            return [f"{error}: {stands}", *logs]
         self.tell(f"     truce: caught up after {time.monotonic() - began:.1f} s")
         return unlike_once(self.at)
 

@@ -15,7 +15,7 @@ from tests.faults.scene import scene
 from tests.integration.deployment import deployment, wait
 
 SEED = 6
-KILLS = 3
+KILLS = 1
 
 
 def test_models_are_read_when_the_broker_has_come_back(
