@@ -360,6 +360,45 @@ def audit(
     raise typer.Exit(run.code)
 
 
+@app.command()
+def restore(
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Start partitions anew whose log is too short."),
+    ] = False,
+    published: Annotated[
+        bool, typer.Option("--published", help="Set W to N where W is lost.")
+    ] = False,
+    partition: Annotated[
+        list[int] | None, typer.Option(help="Only this partition; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where partitions stand after a loss, and what a segmenter would do.
+
+    Changes nothing without --approximate or --published, and asks before. Both need all segmenters
+    of the namespace to be stopped. Exit code 1 if a segmenter would refuse a partition.
+    """
+    from consumers import restore as restore_  # noqa: PLC0415
+
+    if approximate and published:
+        raise typer.BadParameter("W comes first: --published, then look again")
+    if (approximate or published) and not (yes or sys.stdin.isatty()):
+        why = "without a terminal nobody can be asked; add it, or look without either option"
+        raise typer.BadParameter(why, param_hint="--yes")
+    run = restore_.Restore(settings_.load(), partition or [])
+    if not as_json:
+        run.show(out)
+    if approximate or published:
+        run.help(approximate=approximate, ask=None if yes else typer.confirm, console=err)
+    if as_json:
+        restore_.show_json(run.figures())
+    elif run.done:
+        run.show(out)
+    raise typer.Exit(0 if run.fine else 1)
+
+
 # -- topics and settings --------------------------------------------------------------
 
 

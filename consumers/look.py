@@ -54,10 +54,15 @@ def inspect(settings: Settings, console: Console, customer: str, stop: Stop, as_
     model = None if record is None else Model(record)
     seen = portrait(Function(settings.definition), customer, blob, checkpoint.clock, model)
     why = _last_change(settings, partition, customer, stop) if seen.segment else None
+    rebuilt = checkpoint.rebuilt_from
     if as_json:
-        console.print_json(json.dumps({**seen._asdict(), "partition": partition, "why": why}))
+        more = {"partition": partition, "why": why, "rebuilt_from": rebuilt}
+        console.print_json(json.dumps({**seen._asdict(), **more}))
         return
     _show_portrait(settings, console, customer, partition, seen, record, why)
+    if rebuilt is not None:
+        note = f"approximate: what came before offset {rebuilt:,} of the log is not in the windows"
+        console.print(note, style="yellow", markup=False)
 
 
 def _last_change(

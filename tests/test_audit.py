@@ -27,7 +27,6 @@ from tests.harness import Run, columns
 from tests.streams import Stream, generate
 
 SEEDS = range(12)
-each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
 def run_of(stream: Stream) -> Run:
@@ -60,9 +59,13 @@ def reach(again: Recomputation, run: Run, stream: Stream, target: Position) -> l
     return outputs
 
 
-@each_seed
-def test_any_position_of_a_worker_is_reached_exactly(seed: int) -> None:
+def test_any_position_of_a_worker_is_reached_exactly() -> None:
     """Also those between two minutes of a record's ticks: same States, index and Checkpoint."""
+    assert sum(map(reached, SEEDS)) > 10, "too few batches stopped within the ticks of a record"
+
+
+def reached(seed: int) -> int:
+    """How many batches of a stream in random cuts stopped within the ticks of a record."""
     stream, rng = generate(seed), Random(seed)
     run, within = run_of(stream), 0
     again = again_of(run, stream)
@@ -72,20 +75,19 @@ def test_any_position_of_a_worker_is_reached_exactly(seed: int) -> None:
         taken = run.batch(rows, rng.choice([0, 1, 10, 200, 50_000]))
         within += not taken
         at += taken
-        if rng.random() < 0.7:
+        if rng.random() < 0.7 or at == len(stream.records):
             said += reach(again, run, stream, run.checkpoint.position)
-            assert list(checkpoint_differences(again.checkpoint, run.checkpoint)) == []
-            assert again.states == run.states()
+            assert list(checkpoint_differences(again.checkpoint, run.checkpoint)) == [], seed
+            assert again.states == run.states(), seed
             index = {m: c for m, c in run.store.minutes.get(0, {}).items() if c}
-            assert {m: c for m, c in again.minutes.items() if c} == index
-    said += reach(again, run, stream, run.checkpoint.position)
-    assert within, "no batch stopped within the ticks of a record"
-    assert again.records == len(stream.records)
+            assert {m: c for m, c in again.minutes.items() if c} == index, seed
+    assert again.records == len(stream.records), seed
 
     def told(outputs: list[Output]) -> list[tuple[object, ...]]:
         return [(o.topic, o.key, o.value, o.headers) for o in outputs if o.topic != "samples"]
 
-    assert told(said) == told(run.outputs)
+    assert told(said) == told(run.outputs), seed
+    return within
 
 
 def test_a_position_that_the_log_does_not_lead_to_is_named() -> None:

@@ -42,7 +42,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """What Redis `meta` holds of a partition, written together with its States.
 
     `born[level]` counts customers with a State by panel level; `level` is the partition's own.
-    `segments` counts customers by segment id (as text, for JSON).
+    `segments` counts customers by segment id (as text, for JSON). `rebuilt_from`: offset from which
+    an approximate new start has counted; None: everything follows from the whole log.
     """
 
     offset: int
@@ -55,6 +56,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     counts: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
     changes: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(CAUSES, 0))
     segments: dict[str, int] = {}
+    rebuilt_from: int | None = None
 
     @property
     def position(self) -> Position:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -26,6 +26,16 @@ CONSUMER = {
 }
 
 
+def bounds(admin: AdminClient, topic: str, partitions: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Offsets of the first record that is kept, and behind the last one, committed or not."""
+    places = [TopicPartition(topic, p) for p in partitions]
+    try:
+        found = zip(log_starts(admin, places), log_ends(admin, places), strict=True)
+        return dict(zip(partitions, found, strict=True))
+    except KafkaException as error:
+        raise failure(f"topic {topic}", error.args[0]) from error
+
+
 class Reading:
     """Begins at an offset, or with the first record that is kept; each record is read once."""
 
@@ -41,12 +51,9 @@ class Reading:
         self._fetched: deque[Any] = deque()
 
     def bounds(self) -> tuple[int, int]:
-        """Offsets of the first record that is kept, and behind the last one, committed or not."""
-        try:
-            (start,), (end,) = (find(self._admin, [self._place]) for find in (log_starts, log_ends))
-        except KafkaException as error:
-            raise failure(f"topic {self._place.topic}", error.args[0]) from error
-        return start, end
+        """As the function of this name."""
+        (found,) = bounds(self._admin, self._place.topic, [self._place.partition]).values()
+        return found
 
     def to_end(self) -> Iterator[Any]:
         """The records up to what is the end now that were not read yet."""

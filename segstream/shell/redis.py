@@ -5,6 +5,7 @@
 """
 
 import os
+import re
 import ssl
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -87,6 +88,11 @@ class Keys:
 
     def meta(self, partition: int) -> str:
         return f"{self._start}:{{{partition}}}:meta"
+
+    def all(self, partition: int) -> str:
+        """A pattern of all keys of a partition."""
+        plain = re.sub(r"([\\*?\[\]])", r"\\\1", self._start)
+        return f"{plain}:{{{partition}}}:*"
 
     def customer(self, partition: int, customer: str) -> str:
         return f"{self._start}:{{{partition}}}:c:{customer}"

@@ -178,14 +178,23 @@ def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
     absent = [p for p, published in positions(kafka, plan).items() if published is None]
     if not absent:
         return []
-    consumer = Consumer({**kafka, "group.id": plan.group, "enable.auto.commit": False})
+    consumer = Consumer({**kafka, "group.id": plan.group})
     try:
-        places = []
-        for partition in absent:
-            place = TopicPartition(plan.name(EVENTS), partition)
-            start = _log_start(consumer, place)
-            metadata = metadata_of(Published(Position(start, 0), plan.layout, start))
-            places.append(TopicPartition(place.topic, partition, start, metadata))
+        starts = {p: _log_start(consumer, TopicPartition(plan.name(EVENTS), p)) for p in absent}
+    finally:
+        consumer.close()
+    publish(kafka, plan, {p: Published(Position(s, 0), plan.layout, s) for p, s in starts.items()})
+    return [f"created the position of partition {p}" for p in absent]
+
+
+def publish(kafka: Mapping[str, Any], plan: Plan, wanted: Mapping[int, Published]) -> None:
+    """Set W of some partitions; Kafka takes it only while the group is empty."""
+    consumer = Consumer({**kafka, "group.id": plan.group, "enable.auto.commit": False})
+    places = [
+        TopicPartition(plan.name(EVENTS), p, published.position.offset, metadata_of(published))
+        for p, published in wanted.items()
+    ]
+    try:
         _patiently(lambda: consumer.commit(offsets=places, asynchronous=False))
     except KafkaException as error:
         raise Refused(
@@ -194,7 +203,6 @@ def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
         ) from error
     finally:
         consumer.close()
-    return [f"created the position of partition {p}" for p in absent]
 
 
 def _log_start(consumer: Consumer, place: TopicPartition) -> int:

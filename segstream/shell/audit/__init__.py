@@ -19,13 +19,17 @@ __all__ = ["Report", "Sources", "Topics", "audit"]
 
 def audit(sources: Sources, where: Partition, published: Published, progress: Progress) -> Report:
     """Look at one partition. Unavailable: a server did not answer, or Redis went back."""
-    stands = sources.snapshot(where.number).position(published)
+    there = sources.snapshot(where.number)
+    stands = there.position(published)
     report = Report(where.number, stands)
     with closing(sources.events(where, published.origin)) as log:
         start, end = log.bounds()
         if start > published.origin:
             origin = published.origin
             report.obstacle = f"its log begins at offset {start:,}, its States at {origin:,}"
+            if there.checkpoint is not None and there.checkpoint.rebuilt_from is not None:
+                rebuilt = there.checkpoint.rebuilt_from
+                report.obstacle += f", and had an approximate new start from {rebuilt:,} on"
             against_itself(sources, where, published, report)
         elif max(stands.offset, published.position.offset) > end:
             report.obstacle = f"its log ends at offset {end:,}"
