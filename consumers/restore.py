@@ -23,7 +23,7 @@ from segstream.shell.topics import positions, publish
 
 MEANS: dict[Verdict, str] = {
     "goes on": "",
-    "catches up": "by themselves: what Redis lacks is computed again, nothing is published twice",
+    "catches up": "what Redis lacks is computed again by itself, nothing is published twice",
     "log too short": "the records behind N are gone from the log. Restore a newer Redis backup; "
     "without one, `segstream restore --approximate` makes an approximate new start",
     "W is lost": "nobody knows what is published. If Redis is intact, everything up to N is: "
@@ -74,27 +74,23 @@ class Restore:
             console.print(line, markup=False, soft_wrap=True)
 
     def _table(self) -> Table:
-        table = Table(title="partitions", title_justify="left")
-        table.add_column("", justify="right")
-        for name in ("Redis: N", "published: W", "log from", "log to", "again", "ahead"):
+        title = "offsets of each partition (N: where Redis stands; W: what is published)"
+        table = Table(title=title, title_justify="left")
+        for name in ("partition", "N", "W", "log from", "log to", "to go"):
             table.add_column(name, justify="right")
-        table.add_column("a segmenter")
+        table.add_column("verdict", no_wrap=True)
         for found in self.found:
-            published = found.published
+            published, verdict = found.published, self.verdict(found)
             table.add_row(
                 str(found.partition),
                 f"{found.stands.offset:,}" if found.checkpoint else "empty",
                 f"{published.offset:,}" if published else "lost",
                 f"{found.start:,}",
                 f"{found.end:,}",
-                f"{found.again:,}" if published else "–",
                 f"{found.ahead:,}",
-                self._would(self.verdict(found)),
+                verdict if verdict in FINE else f"[red]{verdict}[/red]",
             )
         return table
-
-    def _would(self, verdict: Verdict) -> str:
-        return verdict if verdict in FINE else f"refuses: {verdict}"
 
     def _lines(self) -> Iterable[str]:
         """What each verdict means, and how new a backup must be."""
@@ -111,6 +107,8 @@ class Restore:
             )
         if rebuilt := [f for f in self.found if f.checkpoint and f.checkpoint.rebuilt_from]:
             yield f"{_numbers(rebuilt)} had an approximate new start before"
+        if self.fine:
+            yield "segmenters can be started: nothing else is needed"
 
     def figures(self) -> dict[str, Any]:
         """The JSON of `segstream restore --json`."""
