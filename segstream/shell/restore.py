@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 from redis import Redis, RedisError
@@ -27,6 +27,7 @@ from segstream.shell.recompute import Progress, Recomputer
 from segstream.shell.redis import Keys, checkpoint_of
 from segstream.shell.transaction import SECONDS, Settings, failure
 
+NOBODY = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
 KEYS = 5_000
 """Keys of one command."""
 TAIL = 10_000
@@ -59,19 +60,16 @@ def look(
 
 def require_nobody(kafka: Settings, group: str) -> None:
     """Refused while segmenters are at work."""
+    # A list, because nobody describes a group that was deleted.
     try:
-        future = AdminClient(dict(kafka)).describe_consumer_groups(
-            [group], request_timeout=SECONDS
-        )[group]
-        found = future.result(SECONDS)
+        listing = AdminClient(dict(kafka)).list_consumer_groups(request_timeout=SECONDS).result()
     except KafkaException as error:
-        if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-            return
         raise failure(f"group {group}", error.args[0]) from error
-    if found.state not in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD):
+    states = {found.group_id: found.state for found in listing.valid}
+    if states.get(group, NOBODY[0]) not in NOBODY:
         raise Refused(
-            f"segmenters of group {group} are at work ({len(found.members)}): stop them first. "
-            "One that died leaves after its session.timeout.ms"
+            f"segmenters of group {group} are at work: stop them first. One that was killed "
+            "counts until its session.timeout.ms has passed"
         )
 
 

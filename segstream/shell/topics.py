@@ -228,7 +228,7 @@ def _partitions(admin: AdminClient) -> dict[str, int]:
 def _config(admin: AdminClient, name: str) -> dict[str, str | None]:
     resource = ConfigResource(ResourceType.TOPIC, name)
     (future,) = admin.describe_configs([resource], request_timeout=SECONDS).values()
-    return {key: entry.value for key, entry in future.result(SECONDS).items()}
+    return {key: entry.value for key, entry in future.result().items()}
 
 
 def _config_differences(admin: AdminClient, name: str, topic: Topic) -> list[str]:
