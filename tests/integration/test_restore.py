@@ -7,6 +7,7 @@ each, more customers come, and all is held against the log, as far as that goes.
 import json
 import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from rich.console import Console
 from consumers.audit import Audit, Wanted
 from segstream.core.step import Function
 from segstream.shell.local import Servers
+from segstream.shell.reading import Reading
 from tests.comparison import as_kept, differences, state_of
 from tests.faults.scene import Scene, scene, unlike_once
 from tests.faults.traffic import CONFIG, traffic
@@ -263,7 +265,8 @@ def windows_are_those_of_the_rest_of_the_log(at: Deployment) -> None:
     """As the oracle says of it; decisions aside."""
     function = Function(at.settings.definition)
     versions = {m["model"]: m for m in map(parsed, at.read("segment-models", 0))}
-    log = [record_of(m) for m in at.read("customer-events", P)]
+    with closing(Reading(at.settings.kafka, at.topic("customer-events"), P)) as reading:
+        log = [record_of(message) for message in reading.to_end()]
     config = tomllib.loads(CONFIG)
     expected = judge(config, versions, function.features_id, len(at.partitions), (P, log))
     assert len(expected.states) > 5
