@@ -63,6 +63,9 @@ CONSUMER = {
     "fetch.queue.backoff.ms": 5,
     # A waiting read_committed fetch is not woken by a commit, only by this.
     "fetch.wait.max.ms": 10,
+    # Bounds what zstd may unpack to, and the client reads no further than a record beyond it: a few
+    # kB of a producer's would stop a partition. Other codecs know no such bound.
+    "receive.message.max.bytes": 1 << 30,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 65_536,
 }
