@@ -23,7 +23,7 @@ from pathlib import Path
 
 from redis import Redis
 
-from segstream.shell.local import Servers, local_servers
+from segstream.shell.local import LocalUnavailable, Servers, local_servers
 from tests.faults import backup
 from tests.faults.memory import WARM_SECONDS, Growth, Memory
 from tests.faults.plan import Fault, faults
@@ -161,7 +161,10 @@ class Soak:
     def kill_kafka(self, fault: Fault) -> None:
         self.servers.kill_kafka(0)
         time.sleep(fault.lasts)
-        self.servers.start_kafka(0)
+        try:
+            self.servers.start_kafka(0)
+        except LocalUnavailable:  # a busy machine: it is still starting
+            self.servers.start_kafka(0)
 
     # -- the network ------------------------------------------------------------------
 
