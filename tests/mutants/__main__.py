@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
 QUICK = [
     *(f"tests/test_{name}.py" for name in ("window", "money", "halt", "decode", "call")),
-    "tests/simulation/test_simulation.py",
+    "tests/simulation",
     "tests/test_core_oracle.py",
 ]
 """What sees core and worker without servers, the fastest first."""
