@@ -103,9 +103,9 @@ class Worker:
         """Work until `stop()`; leaves W at N. Raises Refused when a person must look."""
         while not stop():
             self.turn()
-        fetched = self.source.poll(0, 0.0)
-        self._take(fetched)  # W of a partition that was lost just now is not ours to set
         try:
+            fetched = self.source.poll(0, 0.0)
+            self._take(fetched)  # W of a partition that was lost just now is not ours to set
             self.follow(fetched.metadata)
         except (NotCommitted, Unavailable) as error:
             log.info("W stays behind N: %s", error)

@@ -47,7 +47,7 @@ CANARY = "c4n4ry"
 CUSTOMER = re.compile(r"customer-\d|visitor-\d|sku-\d")
 USERS = {
     "segmenter": "segmenter", "trainer": "trainer", "ops": "topics", "looker": "look",
-    "auditor": "audit", "redriver": "redrive",
+    "auditor": "audit", "redriver": "redrive", "restorer": "restore",
 }  # fmt: skip
 """User → the process whose rights it has."""
 
@@ -150,6 +150,7 @@ COMMANDS = {
     "events CUSTOMER": ("looker", "events of customer-"),
     "audit --customers 50": ("auditor", "everything is as the log says"),
     "redrive --yes --reason json --limit 1": ("redriver", "1 sent"),
+    "restore": ("restorer", "segmenters can be started"),
 }
 
 
