@@ -282,7 +282,7 @@ class _Step:
             customers=sum(people.born),
             counts=self.counts,
             changes=self.changes,
-            segments=self.segments,
+            segments=dict(sorted(self.segments.items())),  # equal bytes, however it was cut
         )
         return Outcome(
             checkpoint,
