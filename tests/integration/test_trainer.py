@@ -95,7 +95,9 @@ class Member:
 
     def __init__(self, place: Place, slot: str) -> None:
         self.notes = Notes()
-        self.samples = KafkaSamples(place.kafka, place.samples, place.group)
+        # Members are sorted by their ids, which begin like this: the first one has the partition.
+        named = {**place.kafka, "client.id": slot}
+        self.samples = KafkaSamples(named, place.samples, place.group)
         self.models = Models(place.kafka, place.models)
         self.press = KafkaPress(place.kafka, f"{place.group}.{slot}", place.models, place.events)
         ports = Ports(self.samples, self.models, self.press, CustomerKMeans, self.notes)
@@ -293,7 +295,7 @@ def test_a_press_that_cannot_announce_says_so(
 TRAINER = """
 import sys
 from tests.integration.test_trainer import Member, Place
-member = Member(Place({"bootstrap.servers": sys.argv[1]}, sys.argv[2]), "killed")
+member = Member(Place({"bootstrap.servers": sys.argv[1]}, sys.argv[2]), "a")
 member.work(lambda: member.notes.claims != [])
 print("active", flush=True)
 member.work(lambda: False)
