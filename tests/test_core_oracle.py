@@ -19,8 +19,8 @@ import pytest
 from segstream.core.batch import CAUSES, OUTCOMES
 from segstream.core.step import Partition
 from tests.comparison import letter_headers, problems
-from tests.harness import Run
-from tests.oracle import Oracle
+from tests.harness import RETAIL, Run
+from tests.oracle import Oracle, Record
 from tests.streams import Stream, generate
 
 COUNT = int(os.environ.get("ORACLE_STREAMS") or (1_000 if os.environ.get("CI") else 150))
@@ -158,3 +158,18 @@ def test_everything_occurred(chunks: list[Future[Seen]]) -> None:
     """The streams are not about nothing."""
     total = sum((chunk.result().occurred for chunk in chunks), Counter[str]())
     assert not WANTED - total.keys(), total
+
+
+@pytest.mark.parametrize("number", [15, 16, 17, 40])
+def test_a_burst_of_one_customer_leaves_the_ids_that_single_batches_leave(number: int) -> None:
+    """The ring keeps the last 16 accepted ids, also when a batch brings more."""
+    call = {"type": "track", "event": "Order Completed", "userId": "u", "properties": {"total": 1}}
+    records = [
+        Record(i, 1_800_000_000_000, None, json.dumps({**call, "messageId": f"m-{i}"}).encode())
+        for i in range(number + 20)
+    ]
+    place = Partition(0, 1, "murmur2", "events")
+    at_once = Run(RETAIL, {}, place).feed(records[:20]).feed(records[20:])
+    singly = Run(RETAIL, {}, place).feed(records, cut=lambda: 1)
+    assert at_once.states() == singly.states()
+    assert at_once.checkpoint == singly.checkpoint

@@ -17,7 +17,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 PATCHES = sorted(Path(__file__).parent.glob("*.patch"))
 QUICK = [
-    *(f"tests/test_{name}.py" for name in ("window", "money", "halt", "decode", "call")),
+    *(f"tests/test_{name}.py" for name in ("window", "money", "worker", "decode", "call")),
     "tests/simulation",
     "tests/test_core_oracle.py",
 ]

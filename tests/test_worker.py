@@ -1,4 +1,7 @@
-"""A partition with too many dead letters is halted, if that was asked for; the others go on."""
+"""What the segmenter's loop does besides its protocol: counting, telling, halting.
+
+A partition with too many dead letters is halted, if that was asked for; the others go on.
+"""
 
 import logging
 
@@ -109,3 +112,20 @@ def test_who_starts_again_goes_on_behind_the_last_batch() -> None:
     scene.start(halt_above=1.0)
     scene.turns(bad=0, good=0, times=21)
     assert scene.store.meta[0].offset == scene.letters() == 2_000
+
+
+def test_what_the_store_refuses_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next load would notice; but until then the worker would say that it had been done."""
+    scene = Scene(1.0)
+    scene.turns(bad=1, good=0, times=2)
+    registry = scene.metrics.metrics.registry
+    assert registry.get_sample_value("segstream_batch_records_count") == 2  # one per partition
+    monkeypatch.setattr(scene.store, "write", lambda *_: False)
+    scene.turns(bad=1, good=0, times=1)
+    assert registry.get_sample_value("segstream_batch_records_count") == 2  # one per partition
+    assert registry.get_sample_value("segstream_reclaims_total") == 2  # of both partitions
+    assert scene.metrics.health().facts["waiting"] == [0, 1]
+    monkeypatch.undo()
+    scene.turns(bad=0, good=0, times=3)
+    assert scene.metrics.health().ready
+    assert scene.letters() == 3
