@@ -181,7 +181,8 @@ def within(seconds: float, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as error:  # noqa: BLE001 (raised again by the caller)
-            raised.put(error)
+            # Its traceback would hold this frame, and so the queue, the call and its producer.
+            raised.put(error.with_traceback(None))
         else:
             raised.put(None)
 
@@ -191,8 +192,11 @@ def within(seconds: float, call: Callable[[], object]) -> None:
         error = raised.get(timeout=seconds)
     except Empty:
         raise TimeoutError from None
-    if error is not None:
-        raise error
+    try:
+        if error is not None:
+            raise error
+    finally:
+        del error  # it holds this frame, and nothing else would let go of the producer
 
 
 def _note_error(error: KafkaError) -> None:
