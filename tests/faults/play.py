@@ -113,10 +113,11 @@ class Play:
                 self.scene.crew.signal(slot, SIGCONT)
             self._back(*here)
 
-    def freezes_of_trainers(self, points: Sequence[str]) -> None:
+    def freezes_of_trainers(self, points: Sequence[str], slots: Sequence[str]) -> None:
         """Freeze the one that works until the other one does."""
         for point in points:
-            wait(lambda: self.scene.at.members("trainer"), "trainers", PATIENCE)
+            # All of them: whoever joins may take over from the one that was chosen.
+            self.scene.at.works(*slots, process="trainer")
             (slot,) = [s for s, owned in self.scene.at.members("trainer").items() if owned]
             self.happens(slot, Armed(point, "freeze"))
             self._others_own({slot}, "trainer")

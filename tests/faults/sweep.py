@@ -38,6 +38,7 @@ FROZEN_TRAINER = (
 LONG_SECONDS = 24.0
 """Transaction timeout (10 s), the broker's look at it (every 10 s), and a little."""
 SLOTS = ("one", "two", "three")
+TRAINERS = ("trainer-a", "trainer-b")
 
 
 def claims(play: Play) -> None:
@@ -62,10 +63,10 @@ def batches(play: Play) -> None:
 def freezes(play: Play) -> None:
     """Two of three segmenters at a time, and beside them the trainers."""
     play.start("segmenter", *SLOTS)
-    play.start("trainer", "trainer-a", "trainer-b")
+    play.start("trainer", *TRAINERS)
     play.scene.stream.start()
     with ThreadPoolExecutor(1) as thread:
-        trainers = thread.submit(play.freezes_of_trainers, FROZEN_TRAINER)
+        trainers = thread.submit(play.freezes_of_trainers, FROZEN_TRAINER, TRAINERS)
         play.freezes(FROZEN, SLOTS[:2])
         play.freezes(FROZEN_LONG, SLOTS[:2], LONG_SECONDS)
         trainers.result()
