@@ -71,7 +71,8 @@ def demo(
             create(here.kafka, plan_of(here))
             tell("starting two segmenters and a trainer")
             logs = Path(directory) / "processes"
-            with processes(logs, environment_of(here), 2, tell) as running:
+            # What is set in this shell is meant for other servers and another definition.
+            with processes(logs, environment_of(here), 2, tell, ("SEGSTREAM_",)) as running:
                 show = _Show(here, console, stop, running)
                 return show.run(screen=not as_json), show.scene.model
 

@@ -19,6 +19,8 @@ RESTART_SECONDS = 2.0
 PATIENCE = 3
 """Starts in a row that may fail before a person must look."""
 LAST_LINES = 12
+LEADING_ELSEWHERE = ("SEGSTREAM_KAFKA_", "SEGSTREAM_REDIS_")
+"""Variables that may lead to other servers, or have them ask ours for a password."""
 
 
 @dataclass
@@ -54,9 +56,16 @@ def last_words(log: Path) -> str:
 
 @contextmanager
 def processes(
-    directory: Path, environment: Mapping[str, str], segmenters: int, tell: Progress
+    directory: Path,
+    environment: Mapping[str, str],
+    segmenters: int,
+    tell: Progress,
+    without: tuple[str, ...] = LEADING_ELSEWHERE,
 ) -> Iterator[Processes]:
-    """Start `segstream run` that many times, and a trainer; stop them gracefully on the way out."""
+    """Start `segstream run` that many times, and a trainer; stop them gracefully on the way out.
+
+    `without`: how the variables begin that they do not inherit.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     lock = os.open(os.devnull, os.O_RDONLY)
     with ThreadPoolExecutor(1, "segstream-processes") as thread:
@@ -69,6 +78,7 @@ def processes(
                 Path.cwd(),
                 [sys.executable, "-m", "consumers", "run", process],
                 environment={**environment, "SEGSTREAM_SLOT": slot, "SEGSTREAM_METRICS_PORT": "0"},
+                without=without,
             )
             for process, slot in [*names, ("trainer", "trainer")]
         ]

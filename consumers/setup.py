@@ -35,11 +35,15 @@ def target_of(settings: Settings) -> Target:
 
 @contextmanager
 def local(settings: Settings, directory: Path, tell: Callable[[str], None]) -> Iterator[Settings]:
-    """Local servers, and the settings that lead to them."""
+    """Local servers, and the settings that lead to them: without TLS or password."""
     with local_servers(directory, progress=tell) as servers:
         yield settings.model_copy(
             update={
-                "kafka": {**settings.kafka, "bootstrap.servers": servers.bootstrap_servers},
+                "kafka": {
+                    **settings.kafka,
+                    "bootstrap.servers": servers.bootstrap_servers,
+                    "security.protocol": "plaintext",
+                },
                 "redis": settings.redis.model_copy(update={"url": servers.redis_url}),
             }
         )

@@ -316,7 +316,8 @@ def commands() -> dict[str, CommandInfo]:
     for group in app.registered_groups:
         assert group.typer_instance is not None
         for command in group.typer_instance.registered_commands:
-            found[f"{group.name} {_name(command)}"] = command
+            group_name = f"{group.name} " if isinstance(group.name, str) else ""  # mend.py has none
+            found[group_name + _name(command)] = command
     return found
 
 
@@ -342,7 +343,7 @@ def cli_page() -> str:
     lines = [
         "# Commands",
         "",
-        GENERATED.format("consumers/cli.py"),
+        GENERATED.format("consumers/cli.py and consumers/mend.py"),
         "",
         "Exit codes: 0 done, 1 an error while running, 2 wrong usage or settings, 130 stopped.",
         "Errors and progress go to stderr. Every command reads the [settings](settings.md).",

@@ -10,6 +10,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 
+JSON = "application/json"
 STUCK_SECONDS = 120.0
 """The loop goes round several times a second; the longest wait in it is that for a transaction
 that cannot start (30 s), after a commit and an abort without an answer (10 s each)."""
@@ -60,9 +61,6 @@ def serve(
     server = make_server(address, port, application, ThreadingWSGIServer, _Quiet)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
     return int(server.server_port)
-
-
-JSON = "application/json"
 
 
 class _Quiet(WSGIRequestHandler):

@@ -283,7 +283,14 @@ def test_lookup_reads_segment_and_since(shop: Deployment, unique: Names) -> None
 @linux
 def test_up_is_usable_and_leaves_nothing_behind(tmp_path: Path) -> None:
     home = tmp_path / "data"
-    marked = {"TMPDIR": str(tmp_path)}
+    elsewhere = {  # of this shell, for the servers in production
+        "SEGSTREAM_KAFKA_SECURITY_PROTOCOL": "sasl_ssl",
+        "SEGSTREAM_KAFKA_SASL_MECHANISM": "PLAIN",
+        "SEGSTREAM_KAFKA_SASL_USERNAME": "segmenter",
+        "SEGSTREAM_KAFKA_SASL_PASSWORD": "hush",
+        "SEGSTREAM_REDIS_PASSWORD": "hush",
+    }
+    marked = {"TMPDIR": str(tmp_path), **elsewhere}
     with running(marked, "up", "--directory", str(home), "--segmenters", "1") as up:
         assert up.stdout is not None
         variables = {}

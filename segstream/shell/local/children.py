@@ -61,7 +61,9 @@ class Server:
         command: Sequence[str],
         ready: Callable[[int], bool] = lambda _: False,
         environment: Mapping[str, str] | None = None,
+        without: tuple[str, ...] = (),
     ) -> None:
+        """`environment` is added to ours, less what begins with one of `without`."""
         self.name = name
         self.log = family.directory / f"{name}.log"
         self._family = family
@@ -69,6 +71,7 @@ class Server:
         self._command = list(command)
         self._ready = ready  # given the pid: does this very process, and no other, answer?
         self._environment = environment or {}
+        self._without = without
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
 
@@ -93,8 +96,7 @@ class Server:
             self._process = subprocess.Popen(  # noqa: S603 (no shell)
                 [sys.executable, "-IS", str(TETHER), str(os.getpid()), *self._command],
                 cwd=self._cwd,
-                env={k: v for k, v in os.environ.items() if k not in JVM_VARIABLES}
-                | dict(self._environment),
+                env=self._whole_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -103,6 +105,14 @@ class Server:
             )
         if self not in self._family.born:
             self._family.born.append(self)
+
+    def _whole_environment(self) -> dict[str, str]:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in JVM_VARIABLES and not name.startswith(self._without)
+        }
+        return {**inherited, **self._environment}
 
     def wait_ready(self) -> None:
         """Return once it serves; LocalUnavailable, with its last words, when it does not."""
