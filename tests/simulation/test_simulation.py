@@ -49,6 +49,14 @@ def test_every_fault_was_injected(chunks: list[Future[Found]]) -> None:
     assert {*ANYWHERE, *COMMIT, "fails"} <= total.keys(), total
 
 
+def test_a_store_that_goes_back_within_a_record_just_before_it_is_read() -> None:
+    """Rare in the other schedules: the offset is the same, only the clock tells."""
+    plans = [Plan.of(s, ("store.load",), ("rollback within a record",)) for s in range(100)]
+    found = {plan.seed: outcome(plan) for plan in plans}
+    assert {seed: wrong for seed, (_, wrong) in found.items() if wrong} == {}
+    assert sum(bool(world.injected) for world, _ in found.values()) > 50
+
+
 @pytest.mark.parametrize("seed", [3, 8])
 def test_another_process_has_the_same_trace(seed: int) -> None:
     world, _ = outcome(Plan.of(seed))
