@@ -13,8 +13,8 @@ setup: .venv/.ready ## Create .venv with all that the demo needs
 demo: .venv/.ready ## Run the demo: real Kafka and Valkey, no Docker (ARGS=--json: one JSON object)
 	@$(BIN)/segstream demo $(ARGS)
 
-test: .venv/.ready-dev ## Run the tests (ARGS=... is passed on to pytest)
-	@$(BIN)/python -m pytest $(ARGS)
+test: .venv/.ready-dev ## Run the tests: on servers, beside the others (ARGS=... for pytest)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: .venv/.ready-dev ## Lint, format, types, import contracts
 	$(BIN)/ruff check .

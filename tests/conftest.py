@@ -2,7 +2,9 @@
 
 import os
 import signal
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import servers, unique
@@ -18,3 +20,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 # A shell starts its background jobs with SIGINT ignored, and children would inherit that: tests
 # that interrupt one, as a terminal does, must find what a terminal finds.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+ON_SERVERS = {"contract", "faults", "integration"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run side by side, what needs servers stays with one process, which starts them once."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in ON_SERVERS:
+            item.add_marker(pytest.mark.xdist_group("servers"))
