@@ -10,6 +10,7 @@ from segstream.core.step import Function
 from segstream.ports import Ports
 from segstream.shell import access, http
 from segstream.shell.kafka import KafkaSink, KafkaSource
+from segstream.shell.memory import tidying
 from segstream.shell.metrics import SegmenterMetrics
 from segstream.shell.models import Models
 from segstream.shell.redis import RedisStore, connect
@@ -71,7 +72,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     try:
-        worker.run(stop)
+        worker.run(tidying(stop))
     finally:
         source.close()
         sink.close()

@@ -8,6 +8,7 @@ from segstream.core.expression import parse_duration
 from segstream.learn import TrainedFeature, Training
 from segstream.shell import access, http
 from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
+from segstream.shell.memory import tidying
 from segstream.shell.metrics import TrainerMetrics
 from segstream.shell.models import Models
 from segstream.shell.river import CustomerKMeans
@@ -53,7 +54,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     ports = Ports(samples, Models(settings.kafka, models, group), press, CustomerKMeans, metrics)
     log.info("trainer %s: metrics on port %d", settings.slot, port)
     try:
-        Trainer(training_of(settings), ports).run(stop)
+        Trainer(training_of(settings), ports).run(tidying(stop))
     finally:
         samples.close()
         press.close()
