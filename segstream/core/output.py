@@ -60,8 +60,8 @@ def _minute_text(minute: int) -> str:
     return f"{datetime.fromtimestamp(minute * 60, UTC):%Y-%m-%dT%H:%M:}"
 
 
-# Most raw values repeat from day to day, and the shortest text of a float32 is dear to find.
-@lru_cache(1 << 17)
+# Small numbers are most of them, and the shortest text of a float32 takes a microsecond to find.
+@lru_cache(1 << 14)
 def number(value: float) -> float | None:
     """A raw float32 as the shortest decimal that reads back as it; None = missing."""
     return None if value != value else float(str(np.float32(value)))  # noqa: PLR0124 (NaN)
