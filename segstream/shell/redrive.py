@@ -82,7 +82,7 @@ class Letters:
             for message in self._between(starts, ends, stop):
                 offset = message.offset()
                 if offset in offsets:
-                    key, value, headers = message.key(), message.value(), message.headers()
+                    key, value, headers = message.key(), message.value(), headers_of(message)
                     yield resent(partition, offset, key, value, headers)
 
     def _ends(self, which: Any) -> dict[int, int]:
