@@ -22,6 +22,7 @@ from segstream.core.record import Membership
 from segstream.core.restore import Found, Renewed, renewed
 from segstream.core.step import Function, Partition
 from segstream.ports import Models, Published, Refused, Unavailable
+from segstream.shell.kafka import headers_of
 from segstream.shell.reading import Reading, bounds
 from segstream.shell.recompute import Progress, Recomputer
 from segstream.shell.redis import Keys, checkpoint_of
@@ -90,7 +91,7 @@ def appended(kafka: Settings, topic: str, partition: int) -> int | None:
 
 
 def _place(message: Any, partition: int) -> Place:
-    return Kept(message.key(), message.value(), message.headers() or ()).place(partition)
+    return Kept(message.key(), message.value(), headers_of(message) or ()).place(partition)
 
 
 # -- an approximate new start ----------------------------------------------------------

@@ -11,6 +11,7 @@ from segstream.core.batch import Checkpoint, Position
 from segstream.core.hash import customer_hash
 from segstream.core.step import Function, Partition
 from segstream.ports import Models, Published
+from segstream.shell.kafka import headers_of
 from segstream.shell.reading import Reading
 from segstream.shell.redis import Keys, checkpoint_of, failure
 
@@ -81,4 +82,4 @@ class Sources:
 def kept(reading: Reading) -> Iterator[Kept]:
     """The records of a topic that were not read yet, up to what is its end now."""
     for message in reading.to_end():
-        yield Kept(message.key(), message.value(), message.headers() or ())
+        yield Kept(message.key(), message.value(), headers_of(message) or ())
