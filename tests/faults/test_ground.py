@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import NewPartitions  # type: ignore[attr-defined]
 
 from segstream.core.output import ms_text
+from segstream.ports import Refused
 from segstream.shell.local import Servers
 from tests.faults.traffic import START
 from tests.integration.deployment import Deployment, code_of, deployment, log_of, wait
@@ -68,6 +70,20 @@ def test_the_log_is_cut_beyond_what_was_computed(at: Deployment) -> None:
     said = refusal(at)
     assert f"the log of {place.topic} begins at {end}" in said
     assert "`segstream restore`" in said
+
+
+def test_the_topic_is_made_anew(at: Deployment) -> None:
+    """At once, and longer than the old one. Kafka has deleted W with the topic.
+
+    Kafka's client goes on in the new one without a word; who stands beyond its end notices.
+    """
+    topic = at.topic("customer-events")
+    at._admin.delete_topics([topic])[topic].result(10)
+    wait(lambda: topic not in at._admin.list_topics(timeout=10).topics, "it is gone")
+    with suppress(Refused):  # topics are made; W only if the segmenter has ended by now
+        at.create()
+    send(at, 2 * RECORDS)
+    assert "Redis holds States of another topic" in refusal(at)
 
 
 def test_the_group_is_deleted(at: Deployment) -> None:

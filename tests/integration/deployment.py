@@ -230,10 +230,12 @@ def deployment(
         home = directory / name
         home.mkdir()
         family = Family(home, lock, thread, print)
+        made = Deployment(variables, family)
         try:
-            yield Deployment(variables, family)
+            yield made
         finally:
             family.stop()
+            made.redis.close()
             os.close(lock)
 
 
