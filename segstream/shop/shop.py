@@ -1,5 +1,6 @@
 """The shop: its calls in the order of time, and the truth about its customers."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from segstream.shop.people import Ints, People, Stay, Stays, Truth, people, stay
 from segstream.shop.persona import NAMES
 from segstream.shop.text import written
 
+EDITION = 1
+"""To be raised when the same shop gets other calls: a stream that was stopped must not go on."""
 _DAYS = 3  # stream of random numbers; people and switches have 1 and 2
 
 
@@ -55,14 +58,22 @@ class Shop:
     guests: float = 0.1
 
     def __post_init__(self) -> None:
-        """ValueError: no such shop."""
+        """ValueError: no such shop, or one whose calls nobody would accept."""
         if self.seed < 0 or self.customers < 1 or self.days < 1:
             raise ValueError("a shop needs a seed ≥ 0, a customer and a day")
+        end = self.start.toordinal() + self.days
+        if self.start.year < 1970 or end > date(2200, 1, 1).toordinal():
+            raise ValueError(f"{self.start} and {self.days} days: years 1970 to 2199 expected")
 
     @property
     def begin(self) -> int:
         """The first midnight, ms since 1970."""
         return int(datetime.combine(self.start, time(), UTC).timestamp()) * 1_000
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex): equal digests mean equal calls, if numpy is of one version."""
+        return hashlib.sha256(f"shop {EDITION} {self}".encode()).hexdigest()
 
     # -- calls ------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ by one `%`: an encoder per call would take several times as long.
 
 from collections.abc import Sequence
 from datetime import date
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,13 @@ _PLANS = _objects(["free", "plus"])
 _TRUTH = _objects(["false", "true"])
 _COUPON = _objects(["", ',"coupon":"SAVE10"'])
 _NETWORKS = _objects(["instagram", "tiktok", "facebook"])
-_CLOCK = _objects([f"{s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(86_400)])
+
+
+@cache
+def _clock() -> Objects:
+    """`23:59:59` by second of the day."""
+    minutes = [f"{hour:02d}:{minute:02d}:" for hour in range(24) for minute in range(60)]
+    return _objects([f"{minute}{second:02d}" for minute in minutes for second in range(60)])
 
 
 class _Form(NamedTuple):
@@ -91,7 +98,7 @@ def written(
         columns: list[list[Any]] = [
             who[group.who].tolist(),
             place[begin:end].tolist(),
-            _CLOCK[seconds].tolist(),
+            _clock()[seconds].tolist(),
             ms.tolist(),
         ]
         for table, column in zip(form.tables, group.columns, strict=True):
