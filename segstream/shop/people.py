@@ -49,7 +49,7 @@ class People(NamedTuple):
     activity: Floats  # × the visits of its persona
     spend: Floats  # × the amounts
     age: Ints
-    country: Ints  # position in text.COUNTRIES
+    country: Ints  # position among those of text.py
     keen: Floats  # 0 to 1: has the paid plan if below its persona's share
 
 
