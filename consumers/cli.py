@@ -11,10 +11,11 @@ import typer
 from confluent_kafka import KafkaException
 from redis import RedisError
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from consumers import mend
 from consumers import settings as settings_
+from consumers import simulate as simulate_
 from consumers.setup import local, plan_of, target_of
 from consumers.stop import stopping, stopping_within
 from consumers.terminal import Json, err, let_in, out
@@ -203,6 +204,56 @@ def replay(
         + (", stopped: run it again to go on" if summary.stopped else "")
     )
     if summary.stopped:
+        raise typer.Exit(130)
+
+
+@app.command()
+def simulate(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="A .jsonl or .jsonl.gz to write, - for stdout; without one: Kafka."),
+    ] = None,
+    customers: Annotated[int, typer.Option(min=1, help="How many sign up by and by.")] = 2_000,
+    days: Annotated[int, typer.Option(min=1, help="How many days are played.")] = 540,
+    seed: Annotated[int, typer.Option(min=0, help="Another number is another shop.")] = 0,
+    start: Annotated[str, typer.Option(help="The first day.")] = "2024-01-01",
+    rate: Annotated[
+        int | None, typer.Option(min=1, help="At most so many events a second; default: no limit.")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="A .csv to write: who was of which persona since when.")
+    ] = None,
+    without: Annotated[
+        list[simulate_.Part] | None,
+        typer.Option(help="Leave this out; may be given more than once."),
+    ] = None,
+    as_lived: Annotated[
+        bool, typer.Option(help="Into Kafka: play the time between the events too, day by day.")
+    ] = False,
+) -> None:
+    """Make up a shop's events, with known kinds of customers; the same options, the same events.
+
+    Into Kafka: run again after a stop, it goes on where it was. A file is replaced. See
+    docs/simulate.md.
+    """
+    if file is not None and (as_lived or not simulate_.is_writable(file)):
+        raise typer.BadParameter(
+            "--as-lived goes into Kafka" if as_lived else f"{file}: .jsonl, .jsonl.gz or - expected"
+        )
+    try:
+        shop = simulate_.shop_of(customers, days, seed, start, without or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    where = target_of(let_in()) if file is None else file
+    if truth is not None:
+        simulate_.write_truth(shop, truth)
+    columns = (TextColumn("days"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with stopping() as stop, Progress(*columns, console=err, transient=True) as shown:
+        task = shown.add_task("", total=days)
+        run = simulate_.Run(shop, rate, lambda days: shown.update(task, completed=days), stop)
+        done = run.into(where, as_lived=as_lived)
+    err.print(done.text, markup=False)
+    if done.stopped:
         raise typer.Exit(130)
 
 

@@ -351,9 +351,7 @@ def cli_page() -> str:
     ]
     for name, command in commands().items():
         found = list(parameters(command))
-        usage = " ".join(
-            [p if p.isupper() else f"[{p}{'' if kind is bool else ' …'}]" for p, kind, *_ in found]
-        )
+        usage = " ".join(_used(p, kind, default) for p, kind, default, _ in found)
         lines += [f"## `segstream {name}{' ' * bool(usage)}{usage}`", ""]
         lines += [inspect.getdoc(command.callback) or "", ""]
         rows = [
@@ -370,6 +368,13 @@ def _name(command: CommandInfo) -> str:
     return command.name or command.callback.__name__.replace("_", "-")
 
 
+def _used(parameter: str, kind: Any, default: Any) -> str:
+    """As it is written in a usage line; in brackets what may be left out."""
+    if default is inspect.Parameter.empty:
+        return parameter
+    return f"[{parameter}]" if parameter.isupper() or kind is bool else f"[{parameter} …]"
+
+
 def _bare(parameter: str) -> str:
     return {"CUSTOMER": "userId, or `a:` + anonymousId."}[parameter]
 
@@ -380,7 +385,7 @@ def _kind(kind: Any) -> str:
     if get_origin(kind) is list:
         (kind,) = get_args(kind)
     if hasattr(kind, "__members__"):
-        return " or ".join(f"`{member}`" for member in kind.__members__)
+        return " or ".join(f"`{member}`" for member in kind)
     return {bool: "switch", int: "integer", str: "text", Path: "path"}[kind]
 
 

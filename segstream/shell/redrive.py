@@ -32,14 +32,13 @@ from segstream.core.redrive import (
 )
 from segstream.ports import Unavailable
 from segstream.shell.kafka import headers_of
+from segstream.shell.pace import SLICE, Pace
 from segstream.shell.transaction import DENIED, SECONDS, Settings, Transactions, failure, produce
 
 Stop = Callable[[], bool]
 
 PATIENCE = 30.0
 """Seconds without a record: an open transaction holds the rest back until it times out."""
-SLICE = 0.1
-"""Longest wait before it is looked whether to stop."""
 EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
 CONSUMER = {
     "isolation.level": "read_committed",
@@ -167,28 +166,13 @@ class Sender:
             produce(producer, self.letters, **place, headers=marker_headers(record.name))
 
 
-class Pace:
-    """At most so many records a second."""
-
-    def __init__(self, rate: int) -> None:
-        self.rate = rate
-        #: Each wait is for at most a second's worth.
-        self.most = min(rate, MOST_RECORDS)
-        self._due = time.monotonic()
-
-    def wait(self, number: int, stop: Stop) -> None:
-        """Until `number` more may be sent; time that was not used is lost."""
-        while (left := self._due - time.monotonic()) > 0 and not stop():
-            time.sleep(min(left, SLICE))
-        self._due = max(self._due, time.monotonic()) + number / self.rate
-
-
 def send(
     letters: Letters, sender: Sender, places: Sequence[Place], *, rate: int, stop: Stop
 ) -> Iterator[int]:
     """Send what a survey has chosen; the number of each transaction. NotCommitted ends it."""
     pace = Pace(rate)
-    for batch in batches(letters.read(places, stop), pace.most):
+    most = min(rate, MOST_RECORDS)  # each wait is for at most a second's worth
+    for batch in batches(letters.read(places, stop), most):
         pace.wait(len(batch), stop)
         if stop():  # then the batch may also be one that was not read to its end
             return

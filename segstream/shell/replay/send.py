@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 
 from segstream.core.hash import Partitioner, partitions_of
+from segstream.shell.pace import Pace
 from segstream.shell.replay.barrier import Barrier
 from segstream.shell.replay.log import FILE, LINE, Headers, Log, ReplayError, Target, lines_held
 
@@ -48,6 +49,7 @@ def replay(
     *,
     total: int | None = None,
     as_lived: bool = False,
+    rate: int | None = None,
     progress: Callable[[int, int | None], None] = _silent,
     stop: Callable[[], bool] = _never,
     timeout: float = 60.0,
@@ -60,19 +62,25 @@ def replay(
     as_lived: after each UTC day every partition gets a `segstream.clock` with that midnight, and
     nothing more is sent until segmenter and trainer have done all of the day. Models then take
     effect where they would have. Needs calls in the order of days. `timeout`: seconds in which
-    nothing moves there. Raises ReplayError.
+    nothing moves there. `rate`: at most so many calls are sent a second. Raises ReplayError.
     """
     began = time.monotonic()
     log = Log(target)
     held = lines_held(target, log.partitions, digest[:16])
     barrier = Barrier(target, log.partitions, timeout) if as_lived else None
     run = _Run(log, held, digest[:16], partitioner=target.partitioner, barrier=barrier, stop=stop)
+    pace = None if rate is None else Pace(rate)
+    # Calls that come slowly are to be seen as they come.
+    most = _BATCH if rate is None else min(max(rate // 10, 1), _BATCH)
     try:
-        for batch in _batches(calls):
+        for batch in _batches(calls, most):
             if run.stopped or stop():
                 run.stopped = True
                 break
+            sent = run.sent
             run.take(batch)
+            if pace is not None:
+                pace.wait(run.sent - sent, stop)
             progress(run.lines, total)
         else:
             run.end()
@@ -85,9 +93,9 @@ def replay(
     return Summary(run.lines, run.sent, run.skipped, time.monotonic() - began, run.stopped)
 
 
-def _batches(calls: Iterable[Call]) -> Iterator[list[Call]]:
+def _batches(calls: Iterable[Call], most: int) -> Iterator[list[Call]]:
     rest = iter(calls)
-    while batch := list(islice(rest, _BATCH)):
+    while batch := list(islice(rest, most)):
         yield batch
 
 
