@@ -67,6 +67,10 @@ class Training:
     challenger_margin: float = 0.03
     seed: int = 0
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary([(f.name, f.low, f.high) for f in self.features])
+
 
 class Found(NamedTuple):
     """A partition of the panel with ids; `gap`: by how much the challenger was better."""
@@ -227,8 +231,9 @@ def _segments(
     }
     known = {s.segment: s for s in (parent.segments if parent else [])}
     people = {i: known[i].name for i in found.ids if i in known and known[i].named_by == "person"}
-    words = Vocabulary([(f.name, f.low, f.high) for f in training.features])
-    names = name_segments(profiles, words, {i: s.name for i, s in known.items()}, people)
+    names = name_segments(
+        profiles, training.vocabulary, {i: s.name for i, s in known.items()}, people
+    )
     segments = []
     for i, segment in enumerate(found.ids):
         members = found.partition.labels == i

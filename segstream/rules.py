@@ -21,9 +21,9 @@ from segstream.core import expression
 from segstream.core.feature import Vectors
 from segstream.core.record import ModelFeature, Rules
 
-LEAVES = 3
+LEAVES = 4
 """Of the tree, per segment."""
-SMALLEST = 10
+SMALLEST = 5
 """Customers in a leaf."""
 MOST = 3
 """Boxes that are said."""

@@ -22,6 +22,16 @@ Instant = Annotated[
 ]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="BLAKE2b-64 of the customer")]
 
+PersonsName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=60,
+        pattern=r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
+        description="no line breaks, no blanks around it",
+    ),
+]
+
 LARGEST = 2**32 - 1
 """Of what a State keeps in four bytes: versions and ids of segments."""
 
@@ -195,6 +205,14 @@ class ModelRecord(Record):
     def sealed(self) -> "ModelRecord":
         """The same record with its digest."""
         return self.model_copy(update={"digest": digest_of(self.model_dump(by_alias=True))})
+
+
+class Rename(Record):
+    """What people want a segment to be called (topic `segment-models`, key `rename-<segment>`)."""
+
+    segment: int = Field(ge=1, le=LARGEST)
+    name: PersonsName | None = Field(description="null: what its profile says")
+    at: Instant = Field(description="wall clock of the command")
 
 
 class ModelActivated(Record):
