@@ -46,7 +46,8 @@ def renamed(
 
     `wishes`: the newest of each segment, the oldest first. Of two that want the same name the
     older one has it, and the other segment keeps what it has. Wishes for segments that are not
-    there (any more) are nothing.
+    there (any more) are nothing. Names from profiles are made as at a refit: they stay, but for
+    one that a person gave to another segment (and, rarely, one whose claims hold only just).
     """
     before = {s.segment: s.name for s in newest.segments if s.named_by == "person"}
     people = _granted(newest, wishes, before)
