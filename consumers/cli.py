@@ -13,7 +13,7 @@ from redis import RedisError
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from consumers import mend
+from consumers import mend, segments
 from consumers import settings as settings_
 from consumers import simulate as simulate_
 from consumers.setup import local, plan_of, target_of
@@ -36,6 +36,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(mend.app)
+app.add_typer(segments.app, name="segments")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
 
@@ -267,14 +268,6 @@ def inspect(customer: str, as_json: Json = False) -> None:
 
     with stopping() as stop:
         look.inspect(let_in(), out, customer, stop, as_json)
-
-
-@app.command()
-def segments(as_json: Json = False) -> None:
-    """The active model: ids, names, sizes, profiles."""
-    from consumers import look  # noqa: PLC0415
-
-    look.segments(let_in(), out, as_json)
 
 
 @app.command()

@@ -120,32 +120,38 @@ def _show_portrait(
         console.print(note, style="dim", markup=False)
 
 
-def segments(settings: Settings, console: Console, as_json: bool) -> None:
-    """The active model: ids, names, sizes, profiles."""
+def active(settings: Settings) -> tuple[ModelRecord, Mapping[int, int]]:
+    """The active model, and how many customers each segment has. Refused if there is none."""
     redis: Redis = connect(settings.redis.url)
     found = totals(redis, settings.namespace, settings.topics.partitions)
-    records = _models(settings)
-    record = records.get(found.model)
+    record = _models(settings).get(found.model)
     if record is None:
         raise Refused(
             "there is no active model yet: the first one needs "
             f"{settings.training.first_customers} panel customers and a day of events"
         )
+    return record, found.segments
+
+
+def segments(
+    console: Console, record: ModelRecord, customers: Mapping[int, int], as_json: bool
+) -> None:
+    """The active model: ids, names, sizes, profiles."""
     if as_json:
         body = record.model_dump(mode="json", by_alias=True)
-        console.print_json(json.dumps({**body, "customers": found.segments}))
+        console.print_json(json.dumps({**body, "customers": dict(customers)}))
         return
     table = Table(title=f"model {record.model} of {record.at}", title_justify="left")
     for name in ("id", "name", "customers", "share of panel"):
         table.add_column(name, justify="left" if name == "name" else "right")
     for feature in record.features:
         table.add_column(feature.name, justify="right")
-    for segment in sorted(record.segments, key=lambda s: -found.segments.get(s.segment, 0)):
+    for segment in sorted(record.segments, key=lambda s: -customers.get(s.segment, 0)):
         values = [segment.profile.get(f.name) for f in record.features]
         table.add_row(
             str(segment.segment),
             escape(segment.name),
-            f"{found.segments.get(segment.segment, 0):,}",
+            f"{customers.get(segment.segment, 0):,}",
             f"{segment.share:.0%}",
             *("–" if v is None else f"{v:,.4g}" for v in values),
         )

@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typer import Context
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
 from consumers.cli import app
@@ -315,6 +316,9 @@ def commands() -> dict[str, CommandInfo]:
     found = {_name(command): command for command in app.registered_commands}
     for group in app.registered_groups:
         assert group.typer_instance is not None
+        alone = group.typer_instance.registered_callback
+        if alone is not None and alone.invoke_without_command:
+            found[str(group.name)] = CommandInfo(str(group.name), callback=alone.callback)
         for command in group.typer_instance.registered_commands:
             group_name = f"{group.name} " if isinstance(group.name, str) else ""  # mend.py has none
             found[group_name + _name(command)] = command
@@ -327,6 +331,8 @@ def parameters(command: CommandInfo) -> Iterator[tuple[str, Any, Any, str]]:
     hints = get_type_hints(command.callback, include_extras=True)
     for name, parameter in inspect.signature(command.callback).parameters.items():
         hint = hints[name]
+        if hint is Context:
+            continue
         info = next(iter(getattr(hint, "__metadata__", ())), None)
         kind = hint.__origin__ if info is not None else hint
         if not isinstance(info, OptionInfo):
@@ -343,7 +349,7 @@ def cli_page() -> str:
     lines = [
         "# Commands",
         "",
-        GENERATED.format("consumers/cli.py and consumers/mend.py"),
+        GENERATED.format("consumers/cli.py, mend.py and segments.py"),
         "",
         "Exit codes: 0 done, 1 an error while running, 2 wrong usage or settings, 130 stopped.",
         "Errors and progress go to stderr. Every command reads the [settings](settings.md).",

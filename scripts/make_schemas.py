@@ -20,6 +20,7 @@ CONTRACTS: dict[str, TypeAdapter[Any]] = {
     "sample": TypeAdapter(record.Sample),
     "day-marker": TypeAdapter(record.DayMarker),
     "model": TypeAdapter(record.ModelRecord),
+    "rename": TypeAdapter(record.Rename),
 }
 """By the name of the file. A published schema says what the models accept, no more and no less,
 except for what JSON Schema cannot say: bounds of times, and the digest of a model."""

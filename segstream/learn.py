@@ -15,7 +15,7 @@ First version: k-means++ (best of FIRST_TRIES). Later ones keep what people know
 An id is never used again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -31,6 +31,7 @@ from segstream.core.output import ms_text, number
 from segstream.core.panel import Panel
 from segstream.core.record import Fate, ModelFeature, ModelRecord, ModelSegment, Retired
 from segstream.core.record import Panel as PanelRecord
+from segstream.rules import segment_rules
 
 FIRST_TRIES = 10
 CHALLENGER_TRIES = 3
@@ -66,6 +67,10 @@ class Training:
     challenger_margin: float = 0.03
     seed: int = 0
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary([(f.name, f.low, f.high) for f in self.features])
+
 
 class Found(NamedTuple):
     """A partition of the panel with ids; `gap`: by how much the challenger was better."""
@@ -95,6 +100,10 @@ def fit(
     before = np.array([held.get(customer, 0) for customer in customers])
     version = 1 if parent is None else parent.model + 1
     found = _find(training, z, before, parent, np.random.default_rng([training.seed, version]))
+    # by the customers' hashes, so that next week's rules are learned from the same people
+    held_out = np.array([customer % 10 < 3 for customer in customers])
+    labels = np.array(found.ids)[found.partition.labels]
+    rules = segment_rules(raw, labels, features, held_out)
     return ModelRecord(
         model=version,
         parent=None if parent is None else parent.model,
@@ -102,7 +111,10 @@ def fit(
         at=ms_text(at),
         features=features,
         features_id=training.features_id,
-        segments=_segments(training, found, raw, before, parent),
+        segments=[
+            segment.model_copy(update={"rules": rules.get(segment.segment)})
+            for segment in _segments(training, found, raw, before, parent)
+        ],
         retired=_retired(found, before, parent),
         panel=PanelRecord(customers=len(customers), level=panel.level, at=ms_text(at)),
         quality=_quality(z, found),
@@ -135,6 +147,7 @@ def _measure(feature: TrainedFeature, raw: npt.NDArray[np.float64]) -> ModelFeat
         mean=mean,
         scale=scale,
         weight=feature.weight,
+        average=number(known.mean()) if len(known) else None,
     )
 
 
@@ -218,8 +231,9 @@ def _segments(
     }
     known = {s.segment: s for s in (parent.segments if parent else [])}
     people = {i: known[i].name for i in found.ids if i in known and known[i].named_by == "person"}
-    words = Vocabulary([(f.name, f.low, f.high) for f in training.features])
-    names = name_segments(profiles, words, {i: s.name for i, s in known.items()}, people)
+    names = name_segments(
+        profiles, training.vocabulary, {i: s.name for i, s in known.items()}, people
+    )
     segments = []
     for i, segment in enumerate(found.ids):
         members = found.partition.labels == i
@@ -231,19 +245,26 @@ def _segments(
                 centre=found.partition.centres[i].tolist(),
                 size=int(members.sum()),
                 share=round(float(members.mean()), 6),
-                profile=_profile(training, raw[members]),
+                profile=_profile(training, raw[members], np.median),
+                means=_profile(training, raw[members], np.mean),
+                effects={
+                    f.name: round(z, 6)
+                    for f, z in zip(training.features, profiles[segment], strict=True)
+                },
                 fate=_fate(segment in known, before[members]),
             )
         )
     return segments
 
 
-def _profile(training: Training, raw: Vectors) -> dict[str, float | None]:
-    """Median raw value per feature; null if all are missing."""
+def _profile(
+    training: Training, raw: Vectors, middle: Callable[[npt.NDArray[np.float64]], np.floating]
+) -> dict[str, float | None]:
+    """Median or mean raw value per feature; null if all are missing."""
     profile: dict[str, float | None] = {}
     for j, feature in enumerate(training.features):
-        known = raw[~np.isnan(raw[:, j]), j]
-        profile[feature.name] = number(np.median(known)) if len(known) else None
+        known = raw[~np.isnan(raw[:, j]), j].astype(np.float64)
+        profile[feature.name] = number(middle(known)) if len(known) else None
     return profile
 
 

@@ -16,8 +16,10 @@ from pydantic import ValidationError
 from segstream.core.calendar import DAY, Calendar, instant_ms
 from segstream.core.feature import Vectors
 from segstream.core.model import Model
+from segstream.core.output import ms_text
 from segstream.core.panel import Panel, PanelSample
-from segstream.core.record import DayMarker, ModelRecord, Sample
+from segstream.core.record import DayMarker, ModelRecord, Rename, Sample
+from segstream.core.rename import renamed
 from segstream.learn import Training, fit
 
 _HASH = re.compile(rb"[0-9a-f]{16}")
@@ -68,6 +70,7 @@ class Study:
         self._model: Model | None = None
         self._clusterer: Clusterer | None = None
         self._first: int | None = None
+        self._day = 0  # learned last, ms
         self._most = max(
             (r.panel.customers for r in published.values() if self._fits(r)), default=0
         )
@@ -123,6 +126,7 @@ class Study:
 
     def learn(self, day: int, samples: list[PanelSample]) -> None:
         """Learn a day that ended at `day` (ms); days come in ascending order."""
+        self._day = day
         if day > self.learned_until and self._clusterer is None:
             self._place_all()  # the first day after a restart
         for customer in self.panel.raise_level(max(sample.level for sample in samples)):
@@ -176,9 +180,21 @@ class Study:
         held = {} if self._clusterer is None else self._clusterer.labels()
         return fit(self.training, self.panel, held, self.newest, day)
 
+    def renamed(self, wishes: Mapping[int, Rename]) -> ModelRecord | None:
+        """The newest version with the names that people want; None: it has them, or none is known.
+
+        Not while the newest one is of other features: none of its segments goes on.
+        """
+        if self.newest is None or not self._fits(self.newest):
+            return None
+        at = max(self._day, instant_ms(self.newest.at))
+        return renamed(self.newest, wishes, self.training.vocabulary, ms_text(at))
+
     def adopt(self, record: ModelRecord) -> None:
         """The version is published: go on from it, exactly as after a restart."""
-        self.newest = record
+        before, self.newest = self.newest, record
+        if before is not None and before.panel == record.panel:
+            return  # only names are new: what was learned since then goes on
         self._most = max(self._most, record.panel.customers)
         self._place_all()
 

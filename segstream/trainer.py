@@ -14,6 +14,9 @@ group, only so that Kafka refuses it from a trainer that is no longer the owner:
 publish the same version. It carries the offset *before* the batch, so the group never looks done
 while the announcement is missing. Then `segstream.model` is appended to every partition of events.
 
+**Names by people** are records beside the versions, and compared with the newest version at each
+turn. What it takes is a version with the same centres, published like any other.
+
 **Commit.** Offsets say how far samples were handled and their versions announced; `replay
 --as-lived` waits for them. Nobody starts from them, so a plain commit will do: one by a trainer
 that lost the partition could set them back, which at most makes somebody wait.
@@ -24,6 +27,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from segstream.core.record import ModelRecord
 from segstream.learn import Training
 from segstream.ports import NotCommitted, Unavailable
 from segstream.ports.trainer import Observer, Polled, Press, Samples, Versions
@@ -68,6 +72,7 @@ class Trainer:
             if self.study is None:
                 self.study = self._begin()
             self._work(self.study, polled)
+            self._rename(self.study, polled.fence)
             self.ports.samples.handled()
         except (NotCommitted, Unavailable) as error:
             self._forget(str(error))
@@ -112,7 +117,18 @@ class Trainer:
         if fence is None:
             raise NotCommitted("not a member of the group at the moment")
         began = time.perf_counter()
-        record = study.fit(day)
+        self._put_out(study, study.fit(day), fence, began)
+
+    def _rename(self, study: Study, fence: object | None) -> None:
+        """Names that people want are compared with the newest version at each turn."""
+        began = time.perf_counter()
+        if fence is None:
+            return  # not a member at the moment: at another turn
+        record = study.renamed(self.ports.versions.renames())
+        if record is not None:
+            self._put_out(study, record, fence, began)
+
+    def _put_out(self, study: Study, record: ModelRecord, fence: object, began: float) -> None:
         seconds = time.perf_counter() - began
         self.ports.press.publish(record, fence)
         self.ports.press.announce(record)

@@ -189,6 +189,27 @@ class TestFirstVersion:
         (segment,) = fit(training, panel, {}, None, 0).segments
         assert segment.profile == {"a": 0.2}
 
+    def test_means_and_averages_leave_out_what_is_missing(self) -> None:
+        panel = Panel(1)
+        for i, value in enumerate((1.0, 2.0, 9.0, NAN)):
+            panel.put(PanelSample(0, i, values([value])[0]))
+        training = Training((TrainedFeature("a", "a"),), "a", k=1)
+        record = fit(training, panel, {}, None, 0)
+        assert record.segments[0].means == {"a": 4.0}
+        assert record.features[0].average == 4.0
+
+    def test_effects_are_distances_from_the_panel_whatever_the_weights(self) -> None:
+        heavy = replace(PLAIN, features=(replace(PLAIN.features[0], weight=3.0), PLAIN.features[1]))
+        panel = blobs()
+        record = fit(heavy, panel, {}, None, 0)
+        raw = panel.matrix().astype(float)
+        found = segment_of(record, panel)
+        for segment in record.segments:
+            own = np.array([found[c] == segment.segment for c in panel.customers()])
+            clipped = np.array([np.clip(raw[:, j], *f.clip) for j, f in enumerate(record.features)])
+            expected = (clipped[:, own].mean(axis=1) - clipped.mean(axis=1)) / clipped.std(axis=1)
+            assert list(segment.effects.values()) == pytest.approx(expected, abs=1e-5)
+
     def test_with_fewer_different_customers_than_k(self) -> None:
         panel = Panel(1)
         for i in range(10):

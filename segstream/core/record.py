@@ -22,6 +22,16 @@ Instant = Annotated[
 ]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="BLAKE2b-64 of the customer")]
 
+PersonsName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=60,
+        pattern=r"^[^\s\x00-\x1f\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\s\x00-\x1f\x7f-\x9f])?$",
+        description="no line breaks, no blanks around it",
+    ),
+]
+
 LARGEST = 2**32 - 1
 """Of what a State keeps in four bytes: versions and ids of segments."""
 
@@ -112,12 +122,31 @@ class ModelFeature(Record):
     mean: float
     scale: float = Field(gt=0)
     weight: float = Field(gt=0)
+    average: float | None = Field(
+        default=None, description="mean raw value of the panel; null: all are missing"
+    )
 
 
 class Rules(Record):
+    """A sentence that tells who is in the segment, and how far it may be believed.
+
+    All shares are of panel customers that were held out when the rules were learned.
+    """
+
     text: str
-    fidelity: float
-    recall: float
+    fidelity: float = Field(
+        description="share whom the rules of all segments put where the model does"
+    )
+    recall: float = Field(description="share of the segment's members whom these rules put there")
+    covers: float | None = Field(default=None, description="share of the members it is true of")
+    precision: float | None = Field(
+        default=None, description="share of members among those it is true of; null: of nobody"
+    )
+    approximate: bool = Field(
+        default=False,
+        description="fidelity below 0.90, or a recall below 0.75 in this version, or this text "
+        "covers less than 0.75",
+    )
 
 
 class Fate(Record):
@@ -135,6 +164,12 @@ class ModelSegment(Record):
     size: int = Field(ge=0, description="panel customers")
     share: float = Field(ge=0, le=1)
     profile: dict[str, float | None] = Field(description="median raw value per feature")
+    means: dict[str, float | None] = Field(
+        default={}, description="mean raw value per feature; compare with the feature's average"
+    )
+    effects: dict[str, float] = Field(
+        default={}, description="distance from the panel's mean per feature, in standard deviations"
+    )
     rules: Rules | None = None
     fidelity: float | None = None
     fate: Fate | None = None
@@ -170,6 +205,14 @@ class ModelRecord(Record):
     def sealed(self) -> "ModelRecord":
         """The same record with its digest."""
         return self.model_copy(update={"digest": digest_of(self.model_dump(by_alias=True))})
+
+
+class Rename(Record):
+    """What people want a segment to be called (topic `segment-models`, key `rename-<segment>`)."""
+
+    segment: int = Field(ge=1, le=LARGEST)
+    name: PersonsName | None = Field(description="null: what its profile says")
+    at: Instant = Field(description="wall clock of the command")
 
 
 class ModelActivated(Record):

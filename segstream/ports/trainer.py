@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from segstream.core.record import ModelRecord
+from segstream.core.record import ModelRecord, Rename
 
 
 class Polled(NamedTuple):
@@ -36,12 +36,17 @@ class Samples(Protocol):
 
 
 class Versions(Protocol):
-    """`segment-models`, by version."""
+    """`segment-models`: versions by number, and what people want segments to be called."""
 
     def refresh(self) -> None:
         """Read to the end, pending transactions included; Unavailable if that lasts."""
 
     def records(self) -> Mapping[int, ModelRecord]: ...
+    def renames(self) -> Mapping[int, Rename]:
+        """The newest of each segment, the oldest first: of what has come by now, without waiting.
+
+        Unavailable if they cannot be read.
+        """
 
 
 class Press(Protocol):

@@ -1,18 +1,27 @@
-"""Versions of the model from the topic `segment-models`: for the trainer and the segmenter."""
+"""The topic `segment-models`: versions of the model, and names that people give to segments."""
 
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
 
 from segstream.core.model import Model
-from segstream.core.record import ModelRecord, digest_of
+from segstream.core.record import ModelRecord, Rename, digest_of
 from segstream.ports import Unavailable
 from segstream.shell.offsets import log_ends
+from segstream.shell.transaction import SECONDS, failure
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +29,8 @@ Settings = Mapping[str, Any]
 
 #: an open transaction may hold back the end for as long as its timeout, and a little longer
 PATIENCE = 30.0
+RENAME = b"rename-"
+"""Begins the keys of names that people give; those of versions are numbers."""
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
 _CONSUMER = {
     "isolation.level": "read_committed",
@@ -38,13 +49,22 @@ def model_from(key: bytes | None, value: bytes | None) -> Model:
     record = ModelRecord.model_validate_json(value)
     if key != b"%d" % record.model:
         raise ValueError(f"version {record.model} under another key")
-    if digest_of(record.model_dump(by_alias=True)) != record.digest:
+    # of what was written: a version of an older release lacks fields that the record has now
+    if digest_of(json.loads(value)) != record.digest:
         raise ValueError("the digest is not that of the record")
     if any(len(s.centre) != len(record.features) for s in record.segments):
         raise ValueError("a centre has not as many coordinates as there are features")
     if len({s.segment for s in record.segments}) < len(record.segments):
         raise ValueError("two segments have the same id")
     return Model(record)
+
+
+def rename_from(key: bytes, value: bytes) -> Rename:
+    """What people want a segment to be called. ValueError says what is wrong with the record."""
+    rename = Rename.model_validate_json(value)
+    if key != RENAME + b"%d" % rename.segment:
+        raise ValueError(f"a name of segment {rename.segment} under another key")
+    return rename
 
 
 class Models(Mapping[int, ModelRecord]):
@@ -60,6 +80,7 @@ class Models(Mapping[int, ModelRecord]):
         self._consumer = Consumer({**settings, **_CONSUMER, "group.id": group})
         self._admin = AdminClient(dict(settings))
         self._models: dict[int, Model] = {}
+        self._renames: dict[int, Rename] = {}
         self._next = -1
 
     def __getitem__(self, version: int) -> ModelRecord:
@@ -78,6 +99,15 @@ class Models(Mapping[int, ModelRecord]):
     def records(self) -> Mapping[int, ModelRecord]:
         """The versions as published."""
         return dict(self)
+
+    def renames(self) -> Mapping[int, Rename]:
+        """By segment, the oldest first. After a `refresh`: what has come since, without waiting."""
+        try:
+            for message in self._consumer.consume(100, 0) if self._next >= 0 else ():
+                self._take(message)
+        except KafkaException as error:
+            raise Unavailable(f"{self.topic}: {error.args[0].str()}") from error
+        return dict(self._renames)
 
     def refresh(self) -> None:
         """Read to what is the end of the topic now. Unavailable if that takes too long.
@@ -115,8 +145,12 @@ class Models(Mapping[int, ModelRecord]):
             self._next = max(self._next, message.offset())
             return
         self._next = message.offset() + 1
+        key, value = message.key(), message.value()
         try:
-            model = model_from(message.key(), message.value())
+            if key is not None and key.startswith(RENAME):
+                self._take_rename(key, value)
+                return
+            model = model_from(key, value)
         except ValueError as wrong:
             at = f"{self.topic} at offset {message.offset()}"
             log.warning("skipped the version in %s: %s", at, _explained(wrong))
@@ -124,6 +158,12 @@ class Models(Mapping[int, ModelRecord]):
         if model.version in self._models:
             log.warning("%s has version %d again: ignored", self.topic, model.version)
         self._models.setdefault(model.version, model)
+
+    def _take_rename(self, key: bytes, value: bytes | None) -> None:
+        if value is not None:  # deleted by hand: whatever was made of it stays
+            rename = rename_from(key, value)
+            self._renames.pop(rename.segment, None)  # the newest goes to the end
+            self._renames[rename.segment] = rename
 
     def close(self) -> None:
         self._consumer.close()
@@ -137,6 +177,23 @@ def read_models(settings: Settings, topic: str) -> dict[int, ModelRecord]:
         return dict(models)
     finally:
         models.close()
+
+
+def send_rename(settings: Settings, topic: str, rename: Rename) -> None:
+    """Append what people want a segment to be called. Unavailable if nobody has taken it."""
+    failed: list[KafkaError] = []
+    producer = Producer({**settings, "enable.idempotence": True})
+    producer.produce(
+        topic,
+        key=RENAME + b"%d" % rename.segment,
+        value=rename.model_dump_json(),
+        partition=0,
+        on_delivery=lambda error, _: failed.append(error) if error else None,
+    )
+    if producer.flush(SECONDS):
+        raise Unavailable(f"{topic}: not answered in {SECONDS:.0f} s")
+    if failed:
+        raise failure(f"topic {topic}", failed[0])
 
 
 def _explained(error: ValueError) -> str:

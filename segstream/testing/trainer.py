@@ -7,7 +7,7 @@ owner is refused, a transaction is atomic, and its outcome may be unknown.
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from segstream.core.record import ModelActivated, ModelRecord
+from segstream.core.record import ModelActivated, ModelRecord, Rename
 from segstream.ports import NotCommitted, Unavailable
 from segstream.ports.trainer import Observer, Polled
 from segstream.study import Start
@@ -31,6 +31,7 @@ class MemoryTopics:
         self.transactions = Transactions(ManualClock()) if log is None else log
         self.samples: list[tuple[bytes | None, bytes | None]] = []
         self.versions: dict[int, ModelRecord] = {}
+        self.renames: dict[int, Rename] = {}
         self.announced: list[int] = []
         self.committed = 0
         self.faults: list[Fault] = []
@@ -60,6 +61,11 @@ class MemoryTopics:
             raise AssertionError(f"version {record.model} was published twice")
         self.versions[record.model] = record
         self.committed = before
+
+    def rename(self, rename: Rename) -> None:
+        """A person wants a segment to be called so; the newest comes last, as in a topic."""
+        self.renames.pop(rename.segment, None)
+        self.renames[rename.segment] = rename
 
     def fault(self, *kinds: Fault) -> Fault | None:
         """The fault that is due now, if it is one of these."""
@@ -110,6 +116,9 @@ class MemoryVersions:
 
     def records(self) -> Mapping[int, ModelRecord]:
         return self._records
+
+    def renames(self) -> Mapping[int, Rename]:
+        return dict(self._topics.renames)
 
 
 class MemoryPress:

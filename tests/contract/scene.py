@@ -10,13 +10,14 @@ from confluent_kafka.admin import AdminClient
 from redis import Redis
 
 from segstream.core.output import Output, Topic
+from segstream.core.record import Rename
 from segstream.ports import Fetched, Published, Sink, Source, Store
 from segstream.ports.trainer import Press, Samples, Versions
 from segstream.shell import topics
 from segstream.shell.kafka import KafkaSink, KafkaSource, metadata_of
 from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
 from segstream.shell.local import Servers
-from segstream.shell.models import Models
+from segstream.shell.models import Models, send_rename
 from segstream.shell.redis import RedisStore
 from segstream.testing.log import MemoryLog, Transaction
 from segstream.testing.memory import (
@@ -59,6 +60,7 @@ class Scene(Protocol):
     def versions(self) -> Versions: ...
     def press(self, slot: str) -> Press: ...
     def add_sample(self, key: bytes, value: bytes) -> None: ...
+    def add_rename(self, rename: Rename) -> None: ...
     def delete_group(self) -> None: ...
     def open(
         self,
@@ -136,6 +138,9 @@ class MemoryScene:
 
     def add_sample(self, key: bytes, value: bytes) -> None:
         self.topics.samples.append((key, value))
+
+    def add_rename(self, rename: Rename) -> None:
+        self.topics.rename(rename)
 
     def delete_group(self) -> None:
         self.log.published.clear()
@@ -249,6 +254,9 @@ class RealScene:
 
     def add_sample(self, key: bytes, value: bytes) -> None:
         self._produce(self.topics["samples"], 0, [(key, value)])
+
+    def add_rename(self, rename: Rename) -> None:
+        send_rename(self.kafka, self.plan.name("segment-models"), rename)
 
     def delete_group(self) -> None:
         admin = AdminClient(dict(self.kafka))

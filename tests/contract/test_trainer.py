@@ -6,7 +6,7 @@ import pytest
 
 from segstream.core.call import ModelControl
 from segstream.core.call import read as read_call
-from segstream.core.record import ModelRecord
+from segstream.core.record import ModelRecord, Rename
 from segstream.ports import NotCommitted
 from segstream.ports.trainer import Polled, Samples
 from tests.contract.scene import PARTITIONS, Scene, wait
@@ -92,6 +92,34 @@ def test_a_version_is_published_whole_and_announced_everywhere(scene: Scene) -> 
 
     wait(everywhere, "announcements")
     assert heard == dict.fromkeys(range(PARTITIONS), ModelControl(1, RECORD.digest))
+
+
+def test_names_by_people_come_beside_the_versions(scene: Scene) -> None:
+    samples, press, versions, models = (
+        scene.samples(),
+        scene.press("a"),
+        scene.versions(),
+        scene.models(),
+    )
+    scene.own(samples)
+    versions.refresh()
+    assert not versions.renames()
+    press.publish(RECORD, samples.poll(0.05).fence)
+    first, second, third = (
+        Rename(segment=segment, name=name, at=RECORD.at)
+        for segment, name in ((1, "Friends"), (2, "Strangers"), (1, None))
+    )
+    scene.add_rename(first)
+    scene.add_rename(second)
+    wait(lambda: list(versions.renames().values()) == [first, second], "names")
+    scene.add_rename(third)  # the newest of a segment, and the last of all
+    wait(lambda: list(versions.renames().values()) == [second, third], "a newer name")
+    again = scene.versions()
+    again.refresh()
+    models.refresh()
+    assert list(again.renames().values()) == [second, third]
+    assert again.records() == {1: RECORD}
+    assert list(models.at_hand()) == [1]
 
 
 def test_who_owned_the_samples_before_cannot_publish(scene: Scene) -> None:

@@ -48,6 +48,7 @@ CUSTOMER = re.compile(r"customer-\d|visitor-\d|sku-\d")
 USERS = {
     "segmenter": "segmenter", "trainer": "trainer", "ops": "topics", "looker": "look",
     "auditor": "audit", "redriver": "redrive", "restorer": "restore",
+    "namer": "rename",
 }  # fmt: skip
 """User → the process whose rights it has."""
 
@@ -147,6 +148,8 @@ def test_the_clock_may_be_written(played: Deployment, place: Secured) -> None:
 COMMANDS = {
     "inspect CUSTOMER": ("looker", "vector"),
     "segments": ("looker", "model"),
+    "segments --explain": ("looker", "of the panel"),
+    "segments rename 1 Friends": ("namer", "the wish is written"),  # the trainer is stopped
     "events CUSTOMER": ("looker", "events of customer-"),
     "audit --customers 50": ("auditor", "everything is as the log says"),
     "redrive --yes --reason json --limit 1": ("redriver", "1 sent"),

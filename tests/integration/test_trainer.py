@@ -13,11 +13,11 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from segstream.core.call import ModelControl, read
-from segstream.core.record import ModelRecord
+from segstream.core.record import ModelRecord, Rename
 from segstream.ports import NotCommitted, Unavailable
 from segstream.shell.kafka_trainer import Fence, KafkaPress, KafkaSamples
 from segstream.shell.local import Servers
-from segstream.shell.models import Models, read_models
+from segstream.shell.models import Models, read_models, send_rename
 from segstream.shell.river import CustomerKMeans
 from segstream.testing.trainer import Notes
 from segstream.trainer import Ports, Trainer
@@ -277,6 +277,34 @@ def test_bad_versions_are_skipped_with_a_warning(
     producer.flush(10)
     assert read_models(place.kafka, place.models) == {1: versions[1]}
     assert caplog.text.count("skipped the version") == len(bad) + 1
+
+
+def test_a_name_by_a_person_becomes_a_version(
+    place: Place, join: Join, messages: list[Message], versions: dict[int, ModelRecord],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    place.sends(messages)
+    member = join("a")
+    member.work(lambda: member.notes.versions == [*versions])
+    newest = versions[max(versions)]
+    rename = Rename(segment=newest.segments[0].segment, name="Friends", at=newest.at)
+    send_rename(place.kafka, place.models, rename)
+    following = newest.model + 1
+    member.work(lambda: member.notes.versions == [*versions, following])
+    found = read_models(place.kafka, place.models)
+    assert {v: found[v] for v in versions} == versions
+    assert found[following].segments[0].name == "Friends"
+    assert [s.centre for s in found[following].segments] == [s.centre for s in newest.segments]
+    assert place.announcements(0)[-1] == following
+    member.samples.close()
+    successor = join("b")
+    successor.work(lambda: successor.notes.claims == [following])
+    for _ in range(5):
+        successor.trainer.turn()
+    assert successor.notes.versions == []
+    send_rename(place.kafka, place.models, rename.model_copy(update={"name": None}))
+    successor.work(lambda: successor.notes.versions == [following + 1])
+    assert "skipped" not in caplog.text
 
 
 def test_models_that_cannot_be_read_are_unavailable(place: Place) -> None:

@@ -64,7 +64,9 @@ class Verdict:
         self.forged = {p: forged.get(p, ()) for p in at.partitions}
         self.function = Function(at.settings.definition)
         self.log = {p: at.read("customer-events", p) for p in at.partitions}
-        versions = [json.loads(m.value()) for m in at.read("segment-models", 0)]
+        versions = [
+            json.loads(m.value()) for m in at.read("segment-models", 0) if m.key().isdigit()
+        ]
         self.models = {version["model"]: version for version in versions}
         assert len(self.models) == len(versions), "a version was published twice"
         partitions = len(at.partitions)

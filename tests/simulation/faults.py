@@ -34,7 +34,7 @@ PORTS: dict[str, dict[str, type[Exception] | None]] = {
     "sink": {"publish": NotCommitted, "append_clock": None},
     "models": {"at_hand": None, "refresh": Unavailable},
     "samples": {"poll": Unavailable, "settle": Unavailable, "restart": None, "handled": None},
-    "versions": {"refresh": Unavailable, "records": None},
+    "versions": {"refresh": Unavailable, "records": None, "renames": Unavailable},
     "press": {"publish": NotCommitted, "announce": Unavailable},
 }
 

@@ -8,6 +8,7 @@ from segstream.core.batch import Checkpoint
 from segstream.core.call import ModelControl
 from segstream.core.forward import HOPS
 from segstream.core.output import Output
+from segstream.core.rename import renamed
 from segstream.core.step import Partition
 from segstream.testing.memory import columns
 from tests.harness import Replay
@@ -53,6 +54,7 @@ def violations(world: World) -> list[str]:
     wrong += _forwarded(world, runs)
     if world.plan.trained:
         wrong += _announced(world, runs)
+        wrong += _renamed(world)
     return wrong
 
 
@@ -86,6 +88,16 @@ def _forwarded(world: World, runs: list[Replay]) -> Iterable[str]:
     )
     if arrived != wanted:
         yield f"forwarded: {(wanted - arrived).total()} lost, {(arrived - wanted).total()} too many"
+
+
+def _renamed(world: World) -> Iterable[str]:
+    """The newest version has the names that people want."""
+    versions, wishes = world.topics.versions, world.topics.renames
+    if not versions:
+        return
+    newest = versions[max(versions)]
+    if renamed(newest, wishes, world.setting.training.vocabulary, newest.at) is not None:
+        yield f"version {newest.model} has not the names that people want"
 
 
 def _announced(world: World, runs: list[Replay]) -> Iterable[str]:

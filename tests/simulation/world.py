@@ -9,6 +9,8 @@ from typing import Any
 from segstream import ports as segmenter
 from segstream import trainer as training
 from segstream.core.batch import Position
+from segstream.core.output import ms_text
+from segstream.core.record import Rename
 from segstream.ports import Unavailable
 from segstream.shell.river import CustomerKMeans
 from segstream.testing.log import TRANSACTION_SECONDS, Transaction
@@ -261,6 +263,8 @@ class World:
         if not self.halved and len(self.coming) <= self.half:
             self.halved = True
             self.halfway()
+        if self.plan.trained and self.rng.random() < 0.1:
+            self.rename()
         for _ in range(self.rng.choice([0, 1, 1, 3])):
             if self.coming:
                 arrival = self.coming.pop(0)
@@ -268,6 +272,12 @@ class World:
                 self.log.append(
                     arrival.partition, arrival.value, headers=arrival.headers, key=arrival.key
                 )
+
+    def rename(self) -> None:
+        """A person wants a segment to be called differently, or as its profile says again."""
+        segment, name = self.rng.randint(1, 4), self.rng.choice(["Friends", "Strangers", None])
+        self.note(f"segment {segment} is to be called {name}")
+        self.topics.rename(Rename(segment=segment, name=name, at=ms_text(self.clock.now)))
 
     def idle(self) -> list[Actor]:
         """Who can take a turn."""
