@@ -217,7 +217,7 @@ def _find(
     fresh = kmeans.best_of(z, k, FIRST_TRIES if other_k else CHALLENGER_TRIES, rng)
     challenger, _ = kmeans.complete(z, fresh, k)
     gap = 1 - challenger.inertia / found.inertia if found.inertia else 0.0
-    if gap >= training.challenger_margin or len(found.centres) > k or other_k:
+    if other_k or gap >= training.challenger_margin or len(found.centres) > k:
         ids = overlap(before, challenger.labels)
         return _named(z, challenger, ids, issued, gap, anew=True)
     ids = [live[i] if i >= 0 else 0 for i in origin]
