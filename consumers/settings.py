@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from consumers import credentials
 from consumers.credentials import MASK
@@ -163,7 +163,26 @@ class DeadLetterSettings(Part):
 class TrainingSettings(Part):
     """How the model is learned."""
 
-    segments: int = Field(default=6, ge=2, le=100, description="how many (k)")
+    segments: int | str = Field(
+        default=6,
+        description="how many (k); `auto`: chosen from the panel, see `fewest` and `most`",
+    )
+
+    @field_validator("segments")
+    @classmethod
+    def _number_or_auto(cls, segments: int | str) -> int | str:
+        if segments != "auto" and (isinstance(segments, str) or not 2 <= segments <= 100):
+            raise ValueError("must be a whole number of 2 to 100, or auto")
+        return segments
+
+    fewest: int = Field(default=4, ge=2, le=100, description="with `auto`: at least so many")
+    most: int = Field(
+        default=10,
+        ge=2,
+        le=100,
+        description="with `auto`: at most so many; not below `fewest`. Left alone, scores of real "
+        "customers prefer two segments",
+    )
     first_customers: int = Field(
         default=500, ge=10, description="panel customers before the first version"
     )
@@ -180,6 +199,19 @@ class TrainingSettings(Part):
         default=0.03, ge=0, le=1, description="how much better a fresh model must be to win"
     )
     seed: int = Field(default=0, ge=0, description="of the random starts")
+
+    @field_validator("most")
+    @classmethod
+    def _not_below_fewest(cls, most: int, info: ValidationInfo) -> int:
+        fewest = info.data.get("fewest", most)
+        if most < fewest:
+            raise ValueError(f"must not be below fewest = {fewest}")
+        return most
+
+    @property
+    def bounds(self) -> tuple[int, int] | None:
+        """Of the number of segments, if it is chosen."""
+        return (self.fewest, self.most) if self.segments == "auto" else None
 
 
 class Settings(Part):

@@ -19,18 +19,19 @@ log = logging.getLogger(__name__)
 
 def training_of(settings: Settings) -> Training:
     """What is to be learned, from the declared features."""
-    columns = settings.definition.columns()
+    columns, learned = settings.definition.columns(), settings.training
     return Training(
         tuple(
             TrainedFeature(name, f.expression, f.transform, f.fill, f.weight, f.low, f.high, f.clip)
             for name, f in columns.items()
         ),
         settings.definition.features_id(),
-        k=settings.training.segments,
-        first_customers=settings.training.first_customers,
-        maintain_days=parse_duration(settings.training.maintain) // parse_duration("1d"),
-        challenger_margin=settings.training.challenger,
-        seed=settings.training.seed,
+        k=learned.fewest if isinstance(learned.segments, str) else learned.segments,
+        bounds=learned.bounds,
+        first_customers=learned.first_customers,
+        maintain_days=parse_duration(learned.maintain) // parse_duration("1d"),
+        challenger_margin=learned.challenger,
+        seed=learned.seed,
     )
 
 

@@ -12,7 +12,9 @@ First version: k-means++ (best of FIRST_TRIES). Later ones keep what people know
 3. A challenger (k-means++, best of CHALLENGER_TRIES) takes over only if its inertia is lower by
    the margin; ids then go to the clusters that hold most of their members (Hungarian method).
 
-An id is never used again.
+An id is never used again. With bounds instead of a fixed k, core/choice.py says how many there are;
+when that changes, the challenger takes over in any case. Such a version, the first one and those of
+a panel that has grown are *major*: what came before is no measure for drift any more.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,20 +25,26 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from segstream.core import kmeans
+from segstream.core import choice, drift, kmeans, lifecycle
+from segstream.core.calendar import DAY, instant_ms
 from segstream.core.feature import Vectors
 from segstream.core.model import coordinates
 from segstream.core.name import Vocabulary, name_segments
 from segstream.core.output import ms_text, number
 from segstream.core.panel import Panel
-from segstream.core.record import Fate, ModelFeature, ModelRecord, ModelSegment, Retired
+from segstream.core.record import (
+    Choice,
+    Drift,
+    ModelFeature,
+    ModelRecord,
+    ModelSegment,
+    Retired,
+)
 from segstream.core.record import Panel as PanelRecord
 from segstream.rules import segment_rules
 
 FIRST_TRIES = 10
 CHALLENGER_TRIES = 3
-#: a segment's share of members below which a parent is not worth telling
-TOLD = 0.05
 
 Labels = npt.NDArray[np.int64]
 
@@ -57,11 +65,15 @@ class TrainedFeature:
 
 @dataclass(frozen=True)
 class Training:
-    """What is learned, and when it is published. `features_id` names the list in samples."""
+    """What is learned, and when it is published. `features_id` names the list in samples.
+
+    `bounds`: the number of segments is chosen within (fewest, most); None: it is `k`.
+    """
 
     features: tuple[TrainedFeature, ...]
     features_id: str
     k: int = 6
+    bounds: tuple[int, int] | None = None
     first_customers: int = 500
     maintain_days: int = 7
     challenger_margin: float = 0.03
@@ -73,11 +85,15 @@ class Training:
 
 
 class Found(NamedTuple):
-    """A partition of the panel with ids; `gap`: by how much the challenger was better."""
+    """A partition of the panel with ids; `gap`: by how much the challenger was better.
+
+    `anew`: the centres do not come from the parent's.
+    """
 
     partition: kmeans.Partition
     ids: list[int]
     gap: float | None
+    anew: bool
 
 
 def fit(
@@ -86,10 +102,12 @@ def fit(
     held: Mapping[int, int],
     parent: ModelRecord | None,
     at: int,
+    seen: Drift | None = None,
 ) -> ModelRecord:
     """The next version, sealed. `held`: segment of each customer in River (empty: start anew).
 
-    ValueError if the panel is empty.
+    `seen`: what the drift monitors know; None: this version is their next reference. ValueError if
+    the panel is empty.
     """
     customers = panel.customers()
     if not customers:
@@ -99,7 +117,10 @@ def fit(
     z = coordinates(raw, features)
     before = np.array([held.get(customer, 0) for customer in customers])
     version = 1 if parent is None else parent.model + 1
-    found = _find(training, z, before, parent, np.random.default_rng([training.seed, version]))
+    chosen = _choice(training, z, parent, at, version)
+    k = training.k if chosen is None else chosen.k
+    rng = np.random.default_rng([training.seed, version])
+    found = _find(training, k, z, before, parent, rng)
     # by the customers' hashes, so that next week's rules are learned from the same people
     held_out = np.array([customer % 10 < 3 for customer in customers])
     labels = np.array(found.ids)[found.partition.labels]
@@ -118,6 +139,8 @@ def fit(
         retired=_retired(found, before, parent),
         panel=PanelRecord(customers=len(customers), level=panel.level, at=ms_text(at)),
         quality=_quality(z, found),
+        choice=chosen,
+        drift=_drift(training, seen, parent, version, at, major=found.anew),
     ).sealed()
 
 
@@ -155,8 +178,41 @@ def _transformed(x: npt.NDArray[np.float64], transform: str) -> npt.NDArray[np.f
     return np.log1p(np.maximum(x, 0)) if transform == "log1p" else x
 
 
+def _choice(
+    training: Training, z: Vectors, parent: ModelRecord | None, at: int, version: int
+) -> Choice | None:
+    """Draws of its own: a fixed k gives the same version whether or not others are tried."""
+    if training.bounds is None:
+        return None
+    before = None
+    if parent is not None:
+        # The scores of other features say nothing; how many segments people know does.
+        same = parent.choice is not None and parent.features_id == training.features_id
+        known = parent.choice or Choice(k=len(parent.segments), scores=[], changes=[])
+        before = known if same else known.model_copy(update={"scores": []})
+    rng = np.random.default_rng([training.seed, version, 1])
+    return choice.choose(z, training.bounds, before, at, rng)
+
+
+def _drift(
+    training: Training,
+    seen: Drift | None,
+    parent: ModelRecord | None,
+    version: int,
+    at: int,
+    *,
+    major: bool,
+) -> Drift:
+    if seen is None or parent is None:
+        return Drift(reference=version)
+    since = instant_ms(parent.panel.at)
+    early = drift.last_alarm(seen) > since and at - since < training.maintain_days * DAY
+    return drift.passed_on(seen, version, at, major=major, early=early)
+
+
 def _find(
     training: Training,
+    k: int,
     z: Vectors,
     before: Labels,
     parent: ModelRecord | None,
@@ -164,18 +220,21 @@ def _find(
 ) -> Found:
     issued = _issued(parent)
     if parent is None or not before.any():
-        found, _ = kmeans.complete(z, kmeans.best_of(z, training.k, FIRST_TRIES, rng), training.k)
-        return _named(z, found, [0] * len(found.centres), issued, None)
+        found, _ = kmeans.complete(z, kmeans.best_of(z, k, FIRST_TRIES, rng), k)
+        return _named(z, found, [0] * len(found.centres), issued, None, anew=True)
     live = sorted(set(before.tolist()) - {0})
     known = before > 0
     centres, _ = kmeans.means(z[known], np.searchsorted(live, before[known]), len(live))
-    found, origin = kmeans.complete(z, kmeans.lloyd(z, centres), training.k)
-    fresh = kmeans.best_of(z, training.k, CHALLENGER_TRIES, rng)
-    challenger, _ = kmeans.complete(z, fresh, training.k)
+    found, origin = kmeans.complete(z, kmeans.lloyd(z, centres), k)
+    other_k = training.bounds is not None and len(parent.segments) != k
+    fresh = kmeans.best_of(z, k, FIRST_TRIES if other_k else CHALLENGER_TRIES, rng)
+    challenger, _ = kmeans.complete(z, fresh, k)
     gap = 1 - challenger.inertia / found.inertia if found.inertia else 0.0
-    if gap >= training.challenger_margin or len(found.centres) > training.k:
-        return _named(z, challenger, overlap(before, challenger.labels), issued, gap)
-    return _named(z, found, [live[i] if i >= 0 else 0 for i in origin], issued, gap)
+    if other_k or gap >= training.challenger_margin or len(found.centres) > k:
+        ids = overlap(before, challenger.labels)
+        return _named(z, challenger, ids, issued, gap, anew=True)
+    ids = [live[i] if i >= 0 else 0 for i in origin]
+    return _named(z, found, ids, issued, gap, anew=len(found.centres) != len(parent.segments))
 
 
 def overlap(before: Labels, after: Labels) -> list[int]:
@@ -204,7 +263,13 @@ def _issued(parent: ModelRecord | None) -> int:
 
 
 def _named(
-    z: Vectors, found: kmeans.Partition, ids: list[int], issued: int, gap: float | None
+    z: Vectors,
+    found: kmeans.Partition,
+    ids: list[int],
+    issued: int,
+    gap: float | None,
+    *,
+    anew: bool,
 ) -> Found:
     """Give new ids (for 0), the largest cluster first, and put the centres in ascending order.
 
@@ -218,7 +283,7 @@ def _named(
     order = np.argsort(ids)
     centres = found.centres[order]
     labels = kmeans.squares(z, centres).argmin(axis=1)
-    return Found(found._replace(centres=centres, labels=labels), sorted(ids), gap)
+    return Found(found._replace(centres=centres, labels=labels), sorted(ids), gap, anew)
 
 
 def _segments(
@@ -234,6 +299,8 @@ def _segments(
     names = name_segments(
         profiles, training.vocabulary, {i: s.name for i, s in known.items()}, people
     )
+    after = np.array(found.ids)[found.partition.labels]
+    fates = lifecycle.fates(before, after, known.keys())
     segments = []
     for i, segment in enumerate(found.ids):
         members = found.partition.labels == i
@@ -251,7 +318,7 @@ def _segments(
                     f.name: round(z, 6)
                     for f, z in zip(training.features, profiles[segment], strict=True)
                 },
-                fate=_fate(segment in known, before[members]),
+                fate=fates.get(segment),
             )
         )
     return segments
@@ -268,23 +335,17 @@ def _profile(
     return profile
 
 
-def _fate(survives: bool, before: Labels) -> Fate:
-    ids, counts = np.unique(before[before > 0], return_counts=True)
-    shares = [(int(i), round(float(c / len(before)), 6)) for i, c in zip(ids, counts, strict=True)]
-    told = sorted((p for p in shares if p[1] >= TOLD), key=lambda p: (-p[1], p[0]))
-    return Fate(kind="survived" if survives else "born", parents=told)
-
-
 def _retired(found: Found, before: Labels, parent: ModelRecord | None) -> list[Retired]:
     """All ids ever retired; the heir of a new one is where most of its members are now."""
     if parent is None:
         return []
     retired = list(parent.retired)
-    for segment in parent.segments:
-        if segment.segment not in found.ids:
-            now = found.partition.labels[before == segment.segment]
-            heir = found.ids[int(np.bincount(now).argmax())] if len(now) else None
-            retired.append(Retired(segment=segment.segment, name=segment.name, heir=heir))
+    after = np.array(found.ids)[found.partition.labels]
+    retired += [
+        lifecycle.retire(segment, before, after)
+        for segment in parent.segments
+        if segment.segment not in found.ids
+    ]
     return sorted(retired, key=lambda r: r.segment)
 
 

@@ -1,9 +1,10 @@
 """What the active trainer knows: a function of the records read and the versions published.
 
-    records ─▶ calendar (order of time) ─▶ panel and River, day by day ─▶ due? ─▶ fit
+    records ─▶ calendar (order of time) ─▶ panel, River and drift, day by day ─▶ due? ─▶ fit
 
 After a restart the same is built again from the two topics: samples up to the newest version's
-`panel.at` fill the panel and are placed by that version, later ones are learned as before.
+`panel.at` fill the panel and are placed by that version, later ones are learned as before. What the
+drift monitors knew then stands in the version.
 """
 
 import re
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from segstream.core.calendar import DAY, Calendar, instant_ms
+from segstream.core.drift import Watch
 from segstream.core.feature import Vectors
 from segstream.core.model import Model
 from segstream.core.output import ms_text
@@ -67,7 +69,9 @@ class Study:
         self.newest = published[max(published)] if published else None
         self._start = start
         self._calendar = Calendar()
+        self._published = dict(published)
         self._model: Model | None = None
+        self.watch: Watch | None = None
         self._clusterer: Clusterer | None = None
         self._first: int | None = None
         self._day = 0  # learned last, ms
@@ -141,6 +145,7 @@ class Study:
         for sample, placed in zip(samples, self._placed(samples), strict=True):
             if self.panel.put(sample) and self._clusterer is not None:
                 self._learn(self._clusterer, sample.customer, placed)
+        self._look(day)
 
     @staticmethod
     def _learn(clusterer: Clusterer, customer: int, placed: Placed | None) -> None:
@@ -162,6 +167,13 @@ class Study:
         placed = _place(self._model, raw)
         return [None if s.vector is None else p for s, p in zip(samples, placed, strict=True)]
 
+    def _look(self, day: int) -> None:
+        """For drift. Not at what a restart on a compacted topic has of the panel at first."""
+        if self.watch is None or self.newest is None:
+            return
+        if 2 * len(self.panel) >= self.newest.panel.customers:
+            self.watch.look(self.panel.matrix(), day)
+
     def due(self, day: int) -> bool:
         """Whether a version is to be made of what was learned up to `day` (ms)."""
         customers, first = len(self.panel), self.training.first_customers
@@ -169,16 +181,22 @@ class Study:
             return customers >= first and self._first is not None and day - self._first >= DAY
         if day <= self.learned_until or 2 * customers < first:
             return False  # a panel that has all but gone teaches nothing
-        if any(self._most < many * first <= customers for many in GROWTH):
+        if self._grown() or (self.watch and self.watch.calls(day, self.learned_until)):
             return True
         return day - self.learned_until >= self.training.maintain_days * DAY
+
+    def _grown(self) -> bool:
+        """Whether the panel has just become large enough to start warm again."""
+        customers, first = len(self.panel), self.training.first_customers
+        return any(self._most < many * first <= customers for many in GROWTH)
 
     # -- versions ---------------------------------------------------------------------
 
     def fit(self, day: int) -> ModelRecord:
         """The next version, from what was learned up to `day`. Not adopted: not yet a fact."""
         held = {} if self._clusterer is None else self._clusterer.labels()
-        return fit(self.training, self.panel, held, self.newest, day)
+        seen = None if self.watch is None or self._grown() else self.watch.drift
+        return fit(self.training, self.panel, held, self.newest, day, seen)
 
     def renamed(self, wishes: Mapping[int, Rename]) -> ModelRecord | None:
         """The newest version with the names that people want; None: it has them, or none is known.
@@ -193,6 +211,7 @@ class Study:
     def adopt(self, record: ModelRecord) -> None:
         """The version is published: go on from it, exactly as after a restart."""
         before, self.newest = self.newest, record
+        self._published[record.model] = record
         if before is not None and before.panel == record.panel:
             return  # only names are new: what was learned since then goes on
         self._most = max(self._most, record.panel.customers)
@@ -203,11 +222,21 @@ class Study:
         if self.newest is None or not self._fits(self.newest):
             return
         self._model = model = Model(self.newest)
+        self.watch = self._watch_of(self.newest)
         self._clusterer = self._start({s.segment: s.centre for s in self.newest.segments})
         customers = self.panel.customers()
         placed = _place(model, self.panel.matrix(customers))
         for customer, (vector, segment) in zip(customers, placed, strict=True):
             self._clusterer.place_customer(customer, vector, segment)
+
+    def _watch_of(self, newest: ModelRecord) -> Watch:
+        """The monitors as the version left them; new ones if their reference is not there."""
+        if newest.drift is None:
+            return Watch(newest)
+        reference = self._published.get(newest.drift.reference)
+        if reference is None or not self._fits(reference):
+            return Watch(newest)
+        return Watch(reference, newest.drift)
 
 
 def _place(model: Model, raw: Vectors) -> list[Placed]:

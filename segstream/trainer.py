@@ -100,6 +100,8 @@ class Trainer:
         for day, samples in study.days():
             study.learn(day, samples)
             self.ports.observer.learned(day, len(samples), len(study.panel))
+            if study.watch is not None:
+                self.ports.observer.watched(day, study.watch.drift)
             if study.due(day):
                 self._publish(study, day, polled.fence)
 

@@ -8,6 +8,9 @@ from urllib.request import urlopen
 
 import pytest
 
+from segstream.core.calendar import DAY
+from segstream.core.output import ms_text
+from segstream.core.record import Drift
 from segstream.shell import http
 from segstream.shell.metrics import SegmenterMetrics, TrainerMetrics
 
@@ -88,6 +91,19 @@ def test_a_trainer_is_ready_when_it_trains_or_stands_by() -> None:
     assert asked(get, "/ready")[0] == 200
     metrics.forgot("test")
     assert asked(get, "/ready")[0] == 503
+
+
+def test_an_alarm_of_drift_is_shown_for_a_week() -> None:
+    metrics, at = TrainerMetrics(), 100 * DAY
+    get = served(metrics)
+    metrics.watched(at, Drift(reference=1, distance=1.5, psi=0.3, share_alarm=ms_text(at)))
+    text = get("/metrics")[1]
+    assert 'segstream_trainer_drift_alarm{monitor="distance"} 0.0' in text
+    assert 'segstream_trainer_drift_alarm{monitor="shares"} 1.0' in text
+    assert "segstream_trainer_drift_distance 1.5" in text
+    assert "segstream_trainer_drift_psi 0.3" in text
+    metrics.watched(at + 7 * DAY, Drift(reference=1, share_alarm=ms_text(at)))
+    assert 'segstream_trainer_drift_alarm{monitor="shares"} 0.0' in get("/metrics")[1]
 
 
 def test_metrics_are_beside_them() -> None:

@@ -1,5 +1,6 @@
 """From the panel to a version: the space, the segments, their identity."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -12,10 +13,12 @@ from segstream.core import kmeans
 from segstream.core.calendar import DAY, instant_ms
 from segstream.core.feature import Vectors
 from segstream.core.hash import level_of
+from segstream.core.lifecycle import told, told_retired
 from segstream.core.model import Model
 from segstream.core.panel import Panel, PanelSample
-from segstream.core.record import ModelRecord, digest_of
+from segstream.core.record import Drift, ModelRecord, digest_of
 from segstream.learn import TrainedFeature, Training, fit, fit_space, overlap
+from segstream.shell.models import model_from
 from tests import retail
 
 NAN = math.nan
@@ -166,6 +169,21 @@ class TestFirstVersion:
         again = ModelRecord.model_validate_json(record.model_dump_json(by_alias=True))
         assert again == record
         assert digest_of(again.model_dump(by_alias=True)) == record.digest
+        assert digest_of(json.loads(record.model_dump_json(by_alias=True))) == record.digest
+
+    def test_a_record_from_before_a_field_came_keeps_its_digest(self) -> None:
+        """Readers take the digest of what was written, not of what they would write."""
+        record = fit(PLAIN, blobs(), {}, None, 0)
+        body = json.loads(record.model_dump_json(by_alias=True))
+        for later in ("choice", "drift"):
+            del body[later]
+        for segment in body["segments"]:
+            del segment["fate"]["overlaps"]
+        body["digest"] = digest_of(body)
+        assert model_from(b"1", json.dumps(body).encode()).record.drift is None
+        body["at"] = "2026-01-01T00:00:00.000Z"
+        with pytest.raises(ValueError, match="digest"):
+            model_from(b"1", json.dumps(body).encode())
 
     def test_the_order_of_arrival_does_not_matter(self) -> None:
         panel, shuffled = blobs(), Panel(2)
@@ -259,7 +277,8 @@ class TestNextVersion:
         names = {s.segment: s.name for s in first.segments}
         assert {s.segment for s in second.segments} == {1, 2, 3, 4} - {gone}
         assert [(r.segment, r.name, r.heir) for r in second.retired] == [(gone, names[gone], None)]
-        assert [s.fate.kind for s in second.segments if s.fate] == ["survived", "survived", "born"]
+        # Lloyd drew one of the two to the newcomers, and the version says so
+        assert [s.fate.kind for s in second.segments if s.fate] == ["shifted", "survived", "born"]
 
     def test_ids_are_never_used_again(self) -> None:
         record, held = None, dict[int, int]()
@@ -327,6 +346,103 @@ class TestNextVersion:
         before = np.array([7, 7, 7, 7, 9, 9, 0, 0])
         after = np.array([0, 0, 0, 1, 1, 2, 2, 3])
         assert overlap(before, after) == [7, 9, 0, 0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(-4, 4), st.integers(-4, 4)), min_size=1),
+    st.sampled_from([0.0, 0.03, 1.0]),
+)
+def test_what_holds_of_every_version(customers: list[tuple[int, int, int]], margin: float) -> None:
+    """Whatever River held: centres are the means of those nearest to them, nobody is lost."""
+    panel = Panel(2)
+    for i, (_, a, b) in enumerate(customers):
+        panel.put(PanelSample(0, i, values([a, b])[0]))
+    training = replace(PLAIN, challenger_margin=margin)
+    first = fit(training, panel, {}, None, 0)
+    ids = [s.segment for s in first.segments]
+    held = {i: ids[s % len(ids)] for i, (s, _, _) in enumerate(customers)}
+    second = fit(training, panel, held, first, 7 * DAY, first.drift)
+    z, now = Model(second).coordinates(panel.matrix()), segment_of(second, panel)
+    live = {s.segment for s in second.segments}
+    for segment in second.segments:
+        members = [i for i, found in now.items() if found == segment.segment]
+        assert segment.size == len(members) > 0
+        np.testing.assert_allclose(
+            segment.centre, z[members].mean(axis=0, dtype=np.float64), atol=1e-12
+        )
+    assert sum(s.size for s in second.segments) == len(panel)
+    assert live | {r.segment for r in second.retired} >= set(ids)
+    assert not live & {r.segment for r in second.retired}
+    gap = second.quality["challenger_gap"]
+    assert gap is not None
+    if gap > margin + 1e-6:  # the challenger has won: a new reference
+        assert second.drift == Drift(reference=2)
+
+
+class TestChoiceOfK:
+    AUTO = replace(PLAIN, bounds=(2, 6))
+    FIVE = (*BLOBS, (10.0, 10.0), (20.0, 20.0))
+
+    def follow(self, record: ModelRecord, panel: Panel, at: int) -> ModelRecord:
+        return fit(self.AUTO, panel, segment_of(record, panel), record, at, record.drift)
+
+    def test_follows_the_panel_slowly_and_keeps_what_people_know(self) -> None:
+        panel, five = blobs(), blobs(places=list(self.FIVE))
+        record = fit(self.AUTO, panel, {}, None, 0)
+        assert len(record.segments) == 3
+        versions = [record]
+        for week in range(1, 12):
+            versions.append(self.follow(versions[-1], five, week * 7 * DAY))
+        counts = [len(v.segments) for v in versions]
+        assert counts[1] == 3
+        assert counts[-1] == 5
+        last = versions[-1]
+        assert last.choice is not None
+        assert 1 <= len(last.choice.changes) <= 2
+        assert {s.segment for s in last.segments} & {1, 2, 3}
+        assert last.drift is not None
+        changed = max(i for i in range(1, 12) if counts[i] != counts[i - 1])
+        assert last.drift.reference == versions[changed].model
+        born = [s for s in versions[changed].segments if s.segment not in (1, 2, 3)]
+        assert born
+        assert all("of" in told(s) for s in born)
+
+    def test_a_number_taken_back_tells_where_members_went(self) -> None:
+        five = blobs(places=list(self.FIVE))
+        record = fit(self.AUTO, five, {}, None, 0)
+        narrow = replace(self.AUTO, bounds=(2, 3))
+        second = fit(narrow, five, segment_of(record, five), record, 7 * DAY, record.drift)
+        assert len(second.segments) <= 3
+        assert len(second.retired) == 5 - len(second.segments)
+        for retired in second.retired:
+            assert retired.overlaps[0] == (retired.heir, 1.0)
+            assert (
+                told_retired(retired)
+                == f"absorbed by segment {retired.heir} (100 % of its members)"
+            )
+        assert "merged" in {s.fate.kind for s in second.segments if s.fate}
+
+    def test_the_scores_are_in_the_version(self) -> None:
+        """A trainer that has only the panel and the parent goes on smoothing."""
+        panel = blobs()
+        first = fit(self.AUTO, panel, {}, None, 0)
+        read = ModelRecord.model_validate_json(first.model_dump_json(by_alias=True))
+        held = segment_of(first, panel)
+        assert fit(self.AUTO, panel, held, read, DAY) == fit(self.AUTO, panel, held, first, DAY)
+
+    def test_a_fixed_number_is_not_touched_by_all_that(self) -> None:
+        panel = blobs()
+        record = fit(PLAIN, panel, {}, None, 0)
+        assert record.choice is None
+        chosen = fit(self.AUTO, panel, {}, None, 0)
+        assert chosen.segments == record.segments
+
+    def test_from_a_fixed_number_to_a_chosen_one(self) -> None:
+        panel = blobs(places=list(self.FIVE))
+        first = fit(PLAIN, panel, {}, None, 0)
+        second = self.follow(first, panel, 7 * DAY)
+        assert second.choice is not None
+        assert (len(second.segments), len(second.choice.changes)) == (5, 1)
 
 
 @pytest.fixture(scope="module")

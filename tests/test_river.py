@@ -36,16 +36,27 @@ def member_means(
     }
 
 
-@given(st.lists(st.tuples(st.integers(0, 12), st.none() | vector), max_size=120))
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 12), st.none() | vector, st.none() | st.sampled_from(sorted(CENTRES))
+        ),
+        max_size=120,
+    )
+)
 def test_centres_are_the_means_of_their_members(
-    steps: list[tuple[int, tuple[float, ...] | None]],
+    steps: list[tuple[int, tuple[float, ...] | None, int | None]],
 ) -> None:
+    """After any sequence of learning, being placed and being forgotten."""
     model = CustomerKMeans(CENTRES)
     newest: dict[int, tuple[float, ...]] = {}
-    for customer, x in steps:
+    for customer, x, told in steps:
         if x is None:
             assert model.forget_customer(customer) == (customer in newest)
             newest.pop(customer, None)
+        elif told is not None:
+            assert model.place_customer(customer, x, told) == told
+            newest[customer] = x
         else:
             assert model.learn_customer(customer, x) in CENTRES
             newest[customer] = x

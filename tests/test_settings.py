@@ -7,6 +7,7 @@ import pytest
 from redis.connection import parse_url
 
 from consumers.settings import Settings, load, presets
+from consumers.trainer import training_of
 from segstream.core.check import ConfigError
 from segstream.ports import Refused
 from segstream.shell.redis import connect
@@ -121,6 +122,37 @@ def test_all_mistakes_at_once_with_their_key_paths(file: Path) -> None:
     assert "is set by segstream itself" in found["kafka.group.id"]
     assert "SEGSTREAM_NAMESPACE" in found["SEGSTREAM_NAMESPCE"]  # what there is instead
     assert "nobody is not a measure" in found["features.f.expression"]
+
+
+def test_the_number_of_segments_is_given_or_chosen(file: Path) -> None:
+    given, chosen, bounded = (
+        training_of(written(file, f"[training]\n{text}"))
+        for text in (
+            "segments = 8",
+            'segments = "auto"',
+            'segments = "auto"\nfewest = 3\nmost = 5',
+        )
+    )
+    assert (given.k, given.bounds) == (8, None)
+    assert chosen.bounds == (4, 10)
+    assert bounded.bounds == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ('segments = "many"', "segments", "a whole number of 2 to 100, or auto"),
+        ("segments = 1", "segments", "a whole number of 2 to 100, or auto"),
+        ("segments = 101", "segments", "a whole number of 2 to 100, or auto"),
+        ('segments = "6"', "segments", "a whole number of 2 to 100, or auto"),
+        ("fewest = 5\nmost = 4", "most", "not be below fewest = 5"),
+        ("fewest = 1", "fewest", "greater than or equal to 2"),
+    ],
+)
+def test_a_number_of_segments_that_cannot_be(text: str, key: str, words: str, file: Path) -> None:
+    found = mistakes(f"[training]\n{text}", file)
+    assert list(found) == [f"training.{key}"]
+    assert words in found[f"training.{key}"]
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,101 @@ class TestRecovery:
             assert river.centre(segment) == pytest.approx(z[members].mean(axis=0), abs=1e-12)
 
 
+def moving(days: int, moved: int) -> list[list[list[Message]]]:
+    """Customers in three calm places; on day `moved` a third of them go somewhere else."""
+    rng = random.Random(5)
+    found = []
+    for day in range(days):
+        parts: list[list[Message]] = [[] for _ in range(PARTITIONS)]
+        for customer in range(60):
+            kind = 3 if customer % 3 == 2 and day >= moved else customer % 3
+            recency, spend = ((2.0, 50.0), (40.0, 0.0), (3.0, 900.0), (80.0, 9_000.0))[kind]
+            at = START + day * DAY + (customer + 1) * 60_000
+            values: list[float | None] = [recency, spend * rng.uniform(0.9, 1.1)]
+            parts[customer % PARTITIONS].append(sample(customer, at, values))
+        for partition in range(PARTITIONS):
+            parts[partition].append(marker(partition, START + (day + 1) * DAY))
+        found.append(parts)
+    return found
+
+
+#: drift shows best where nothing else brings versions
+CALM = replace(TRAINING, challenger_margin=1.0, maintain_days=28)
+MOVED = 40
+
+
+@pytest.fixture(scope="module")
+def log() -> list[Message]:
+    return interleaved(moving(75, MOVED), 0)
+
+
+@pytest.fixture(scope="module")
+def drifted(log: list[Message]) -> dict[int, ModelRecord]:
+    return trained(log, training=CALM).versions
+
+
+class TestDrift:
+    def test_an_alarm_brings_a_version_early(self, drifted: dict[int, ModelRecord]) -> None:
+        first, second, early, *later = midnights(drifted)
+        assert (first, second) == (2, 30)
+        assert MOVED < early <= MOVED + 3
+        assert all(day - early >= 7 for day in later)
+        drifts = [record.drift for record in drifted.values() if record.drift]
+        assert [drift.reference for drift in drifts] == [1] * len(drifted)
+        assert [drift.distance_alarm for drift in drifts[:2]] == [None, None]
+        assert drifts[2].early == drifted[3].at == drifts[2].distance_alarm
+
+    def test_nothing_happens_while_nobody_moves(self) -> None:
+        found = trained(interleaved(moving(75, 99), 0), training=CALM).versions
+        assert midnights(found) == [2, 30, 58]
+
+    @pytest.mark.parametrize("cut", [0.2, 0.5, 0.54, 0.6, 0.8])
+    def test_a_successor_knows_what_its_predecessor_knew(
+        self, log: list[Message], drifted: dict[int, ModelRecord], cut: float
+    ) -> None:
+        topics = MemoryTopics()
+        topics.samples = log[: int(cut * len(log))]
+        predecessor, _ = trainer_of(topics, training=CALM)
+        work(predecessor, topics)
+        successor, _ = trainer_of(topics, training=CALM)
+        work(successor, topics)
+        assert predecessor.study is not None
+        assert successor.study is not None
+        known, found = predecessor.study.watch, successor.study.watch
+        if found is None:  # no day since the newest version: the version tells it all
+            assert successor.study.newest == predecessor.study.newest
+        else:
+            assert known is not None
+            assert found.drift == known.drift
+        topics.samples = list(log)
+        work(successor, topics)
+        assert topics.versions == drifted
+
+    def test_compaction_takes_days_but_makes_no_alarm(self) -> None:
+        calm = interleaved(moving(75, 99), 0)
+        cut = int(0.7 * len(calm))
+        topics = MemoryTopics()
+        topics.samples = calm[:cut]
+        work(trainer_of(topics, training=CALM)[0], topics)
+        newest = {key: i for i, (key, _) in enumerate(topics.samples)}
+        topics.samples = [calm[i] for i in sorted(newest.values())] + calm[cut:]
+        topics.committed = -1
+        work(trainer_of(topics, training=CALM)[0], topics)
+        assert midnights(topics.versions) == [2, 30, 58]
+        assert all(r.drift and r.drift.distance_alarm is None for r in topics.versions.values())
+
+    def test_a_chosen_number_of_segments_survives_a_restart_too(self, log: list[Message]) -> None:
+        training = replace(TRAINING, bounds=(2, 5))
+        versions = trained(log, training=training).versions
+        topics = MemoryTopics()
+        topics.samples = log[: len(log) // 2]
+        work(trainer_of(topics, training=training)[0], topics)
+        topics.samples = list(log)
+        work(trainer_of(topics, training=training)[0], topics)
+        assert topics.versions == versions
+        assert {r.choice and r.choice.k for r in versions.values()} >= {3}
+
+
 class TestGroup:
     def test_a_standby_does_nothing_until_it_is_the_owner(
         self, messages: list[Message], versions: dict[int, ModelRecord]

@@ -30,21 +30,35 @@ def squares(z: npt.NDArray[np.floating], centres: Floats) -> Floats:
     return total
 
 
-def means(z: npt.NDArray[np.floating], labels: Labels, k: int) -> tuple[Floats, Labels]:
-    """Mean vector (float64[k, d], zero where nobody is) and number of members per label."""
+def means(
+    z: npt.NDArray[np.floating], labels: Labels, k: int, weights: Floats | None = None
+) -> tuple[Floats, Labels]:
+    """Mean vector (float64[k, d], zero where nobody is) and number of members per label.
+
+    `weights`: how many (> 0) stand at each vector; one each if not given.
+    """
     counts = np.bincount(labels, minlength=k)
-    sums = [
-        np.bincount(labels, z[:, j].astype(np.float64, copy=False), k) for j in range(z.shape[1])
-    ]
-    return np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None], counts
+    columns = [z[:, j].astype(np.float64, copy=False) for j in range(z.shape[1])]
+    if weights is None:
+        sums, total = [np.bincount(labels, x, k) for x in columns], np.maximum(counts, 1)
+    else:
+        sums, total = [np.bincount(labels, x * weights, k) for x in columns], np.ones(k)
+        alive = counts > 0
+        total[alive] = np.bincount(labels, weights, k)[alive]
+    return np.stack(sums, axis=1) / total[:, None], counts
 
 
-def seeds(z: npt.NDArray[np.floating], k: int, rng: np.random.Generator) -> Floats:
+def seeds(
+    z: npt.NDArray[np.floating],
+    k: int,
+    rng: np.random.Generator,
+    weights: Floats | None = None,
+) -> Floats:
     """k-means++: centres float64[k', d], k' < k if there are fewer distinct vectors."""
     centres = z[[rng.integers(len(z))]].astype(np.float64)
     nearest = squares(z, centres)[:, 0]
     while len(centres) < k and nearest.max() > 0:
-        reach = np.cumsum(nearest)
+        reach = np.cumsum(nearest if weights is None else nearest * weights)
         chosen = int(np.searchsorted(reach, rng.random() * reach[-1], side="right"))
         # rounding may carry the draw past the end, onto a vector that is a centre already
         chosen = min(chosen, int(np.flatnonzero(nearest)[-1]))
@@ -54,25 +68,38 @@ def seeds(z: npt.NDArray[np.floating], k: int, rng: np.random.Generator) -> Floa
     return centres
 
 
-def lloyd(z: npt.NDArray[np.floating], centres: Floats) -> Partition:
-    """Iterate to a fixed point (at most ROUNDS). A centre that loses everybody stays where it is.
+def lloyd(
+    z: npt.NDArray[np.floating],
+    centres: Floats,
+    weights: Floats | None = None,
+    rounds: int = ROUNDS,
+) -> Partition:
+    """Iterate to a fixed point, or `rounds`. A centre that loses everybody stays where it is.
 
     Ties go to the lowest index.
     """
     z = np.asfortranarray(z, np.float64)  # read by columns, many times
     labels = squares(z, centres).argmin(axis=1)
-    for _ in range(ROUNDS):
-        moved, counts = means(z, labels, len(centres))
+    for _ in range(rounds):
+        moved, counts = means(z, labels, len(centres), weights)
         centres = np.where(counts[:, None] > 0, moved, centres)
         before, labels = labels, squares(z, centres).argmin(axis=1)
         if np.array_equal(before, labels):
             break
-    return Partition(centres, labels, float(squares(z, centres).min(axis=1).sum()))
+    lost = squares(z, centres).min(axis=1)
+    return Partition(centres, labels, float((lost if weights is None else lost * weights).sum()))
 
 
-def best_of(z: npt.NDArray[np.floating], k: int, tries: int, rng: np.random.Generator) -> Partition:
+def best_of(
+    z: npt.NDArray[np.floating],
+    k: int,
+    tries: int,
+    rng: np.random.Generator,
+    weights: Floats | None = None,
+) -> Partition:
     """The best of several k-means++ starts; the first of equals."""
-    return min((lloyd(z, seeds(z, k, rng)) for _ in range(tries)), key=lambda p: p.inertia)
+    starts = (seeds(z, k, rng, weights) for _ in range(tries))
+    return min((lloyd(z, start, weights) for start in starts), key=lambda p: p.inertia)
 
 
 def complete(z: npt.NDArray[np.floating], found: Partition, k: int) -> tuple[Partition, Labels]:
@@ -96,7 +123,9 @@ def complete(z: npt.NDArray[np.floating], found: Partition, k: int) -> tuple[Par
     return found, origin
 
 
-def silhouette(z: npt.NDArray[np.floating], centres: Floats) -> float | None:
+def silhouette(
+    z: npt.NDArray[np.floating], centres: Floats, weights: Floats | None = None
+) -> float | None:
     """Simplified silhouette: mean of (b - a) / max(a, b), a, b the two nearest centres' distances.
 
     None with one centre.
@@ -105,4 +134,5 @@ def silhouette(z: npt.NDArray[np.floating], centres: Floats) -> float | None:
         return None
     near = np.sqrt(np.partition(squares(z, centres), 1, axis=1)[:, :2])
     a, b = near[:, 0], near[:, 1]
-    return float(np.mean(np.divide(b - a, b, out=np.zeros_like(b), where=b > 0)))
+    widths = np.divide(b - a, b, out=np.zeros_like(b), where=b > 0)
+    return float(np.mean(widths) if weights is None else np.average(widths, weights=weights))

@@ -150,10 +150,15 @@ class Rules(Record):
 
 
 class Fate(Record):
-    """What became of the segment against the parent version."""
+    """What became of the segment against the parent version; see core/lifecycle.py."""
 
-    kind: Literal["born", "survived", "split", "merged"]
-    parents: list[tuple[int, float]] = Field(description="(segment, share of its members)")
+    kind: Literal["born", "survived", "shifted", "split", "merged"]
+    parents: list[tuple[int, float]] = Field(
+        description="(older segment, share of this segment's members that come from it)"
+    )
+    overlaps: list[tuple[int, float]] = Field(
+        default=[], description="(older segment, share of that segment's members that are here now)"
+    )
 
 
 class ModelSegment(Record):
@@ -179,6 +184,38 @@ class Retired(Record):
     segment: int = Field(ge=1, le=LARGEST)
     name: str
     heir: int | None = None
+    overlaps: list[tuple[int, float]] = Field(
+        default=[],
+        description="(segment, share of its members there when it was retired)",
+    )
+
+
+class Choice(Record):
+    """How many segments there are, if that is chosen; see core/choice.py."""
+
+    k: int = Field(ge=1, description="chosen")
+    scores: list[tuple[int, float]] = Field(description="(k, smoothed score)")
+    changes: list[Instant] = Field(description="when k has changed, a year back")
+
+
+class Drift(Record):
+    """What the drift monitors know at the end of a day; see core/drift.py."""
+
+    reference: int = Field(ge=1, description="version whose centres are looked at from")
+    days: int = Field(default=0, ge=0, description="since the test on distances began")
+    mean: float = Field(default=0.0, description="of the daily distances since then")
+    rise: float = Field(default=0.0, description="Page-Hinkley sum against a rise")
+    lowest: float = Field(default=0.0, description="lowest of these sums")
+    fall: float = Field(default=0.0, description="Page-Hinkley sum against a fall")
+    highest: float = Field(default=0.0, description="highest of these sums")
+    distance: float | None = Field(default=None, description="of the panel, mean, the last day")
+    psi: float | None = Field(default=None, description="of the segments' shares, the last day")
+    shifted: bool = Field(default=False, description="shares have moved and are not back yet")
+    distance_alarm: Instant | None = Field(default=None, description="the last one of distances")
+    share_alarm: Instant | None = Field(default=None, description="the last one of shares")
+    early: Instant | None = Field(
+        default=None, description="the last version that an alarm has brought early"
+    )
 
 
 class Panel(Record):
@@ -200,6 +237,8 @@ class ModelRecord(Record):
     retired: list[Retired]
     panel: Panel
     quality: dict[str, float | None]
+    choice: Choice | None = None
+    drift: Drift | None = None
     digest: str = Field(default="", description="SHA-256 of the record without this field")
 
     def sealed(self) -> "ModelRecord":

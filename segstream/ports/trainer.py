@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from segstream.core.record import ModelRecord, Rename
+from segstream.core.record import Drift, ModelRecord, Rename
 
 
 class Polled(NamedTuple):
@@ -71,4 +71,7 @@ class Observer(Protocol):
         """A record that is not learned: `invalid` or `features`."""
 
     def learned(self, day: int, samples: int, panel: int) -> None: ...
+    def watched(self, day: int, drift: Drift) -> None:
+        """What the drift monitors know after a day."""
+
     def published(self, record: ModelRecord, fit_seconds: float) -> None: ...

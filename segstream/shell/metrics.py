@@ -8,7 +8,9 @@ from typing import Any, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from segstream.core.batch import Checkpoint
-from segstream.core.record import ModelRecord
+from segstream.core.calendar import instant_ms
+from segstream.core.drift import STANDS
+from segstream.core.record import Drift, ModelRecord
 from segstream.core.step import Outcome
 from segstream.shell.http import Health, Pulse
 
@@ -134,6 +136,26 @@ TRAINER = (
         "Event time since the newest version was published.",
     ),
     Metric("segstream_trainer_fit_seconds", "histogram", (), "Seconds per fit.", SECONDS),
+    Metric("segstream_trainer_segments", "gauge", (), "Segments of the newest version."),
+    Metric(
+        "segstream_trainer_drift_distance",
+        "gauge",
+        (),
+        "Mean distance of the panel to the nearest centres of the reference, the last version that "
+        "was truly new.",
+    ),
+    Metric(
+        "segstream_trainer_drift_psi",
+        "gauge",
+        (),
+        "Population stability index of the segments' shares against the reference's.",
+    ),
+    Metric(
+        "segstream_trainer_drift_alarm",
+        "gauge",
+        ("monitor",),
+        "1 for a week (event time) after an alarm of a monitor: distance, shares.",
+    ),
 )
 
 BY_PARTITION = [m.name.removeprefix("segstream_") for m in SEGMENTER if m.labels == ("partition",)]
@@ -290,6 +312,13 @@ class TrainerMetrics:
         age = (day - self._published) / 1000 if self._published else 0.0
         self.metrics["trainer_version_age_seconds"].set(age)
 
+    def watched(self, day: int, drift: Drift) -> None:
+        self.metrics["trainer_drift_distance"].set(drift.distance or 0.0)
+        self.metrics["trainer_drift_psi"].set(drift.psi or 0.0)
+        for monitor, at in (("distance", drift.distance_alarm), ("shares", drift.share_alarm)):
+            stands = at is not None and day - instant_ms(at) < STANDS
+            self.metrics["trainer_drift_alarm"].labels(monitor).set(int(stands))
+
     def published(self, record: ModelRecord, fit_seconds: float) -> None:
         self.metrics["trainer_versions_total"].inc()
         self.metrics["trainer_fit_seconds"].observe(fit_seconds)
@@ -298,6 +327,7 @@ class TrainerMetrics:
     def _note(self, record: ModelRecord) -> None:
         self._published = int(datetime.fromisoformat(record.at).timestamp() * 1000)
         self.metrics["trainer_version"].set(record.model)
+        self.metrics["trainer_segments"].set(len(record.segments))
 
 
 def markdown() -> str:

@@ -7,7 +7,7 @@ owner is refused, a transaction is atomic, and its outcome may be unknown.
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from segstream.core.record import ModelActivated, ModelRecord, Rename
+from segstream.core.record import Drift, ModelActivated, ModelRecord, Rename
 from segstream.ports import NotCommitted, Unavailable
 from segstream.ports.trainer import Observer, Polled
 from segstream.study import Start
@@ -188,6 +188,8 @@ class Notes:
 
     def learned(self, day: int, samples: int, panel: int) -> None:  # noqa: ARG002
         self.days.append(day)
+
+    def watched(self, day: int, drift: Drift) -> None: ...
 
     def published(self, record: ModelRecord, fit_seconds: float) -> None:  # noqa: ARG002
         self.versions.append(record.model)
