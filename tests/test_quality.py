@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score  # type: ignore[import-untyped]
 
 from benchmarks.quality import compare, report, sources
-from benchmarks.quality.compare import SEEN_DAYS, Detection, Switch
+from benchmarks.quality.compare import SEEN_DAYS, UNSEEN, Detection, Switch
 from benchmarks.quality.measure import DataSet, Measured, measure
 from benchmarks.quality.play import Move, Play
 from benchmarks.quality.rivals import NightlyBatch, matched
@@ -119,13 +119,20 @@ class TestSwitches:
         labels[:, 1] = 2  # was there before
         labels[12:14, 2] = 3  # a segment that is nobody's
         found = [Switch(10, c, 0, 1) for c in range(4)] + [Switch(19, 3, 0, 1)]
-        assert compare.detect(labels, found, shares) == Detection(1, [5, None, None, None])
-        late = [Switch(20, 0, 0, 1)]  # not enough days left
-        assert compare.detect(labels, late, shares) == Detection(0, [])
+        seen = compare.detect(labels, found, shares)
+        assert seen.days.tolist() == [5, 0, UNSEEN, UNSEEN, UNSEEN]
+        assert seen.share == 1 / 4
+        late = compare.detect(labels, [Switch(20, 0, 0, 1)], shares)  # not enough days left
+        assert late.days.tolist() == [-1]
+        assert late.share is None
+        before = compare.detect(labels, found[:1], shares, shift=-8)
+        assert before.days.tolist() == [13]
 
-    def test_delay_is_the_difference_of_medians(self) -> None:
-        assert compare.delay(Detection(0, [4, None, 10]), Detection(0, [1, 2, 9])) == 5
-        assert compare.delay(Detection(0, [None]), Detection(0, [1])) is None
+    def test_delay_is_of_those_that_both_could_see(self) -> None:
+        filtered = Detection(np.array([4, UNSEEN, 10, 0, 50, -1]))
+        plain = Detection(np.array([1, 2, 9, 7, 0, -1]))
+        assert compare.delay(filtered, plain) == 10 - 2
+        assert compare.delay(Detection(np.array([0])), Detection(np.array([1]))) is None
 
 
 def test_names() -> None:
@@ -216,9 +223,10 @@ class TestRun:
             assert total == pytest.approx(1.0)
 
     def test_is_deterministic(self, data: DataSet, measured: Measured) -> None:
-        again = measure(data, tell=print)
-        assert again.figures == measured.figures
-        assert again.nights == measured.nights
+        again = measure(data, days=60, tell=print)
+        assert len(again.nights["at"]) > 50
+        for column, values in again.nights.items():
+            assert values == measured.nights[column][: len(values)]
 
     def test_is_written_down(self, data: DataSet, measured: Measured, tmp_path: Path) -> None:
         report.write([(data, measured)], tmp_path, "make quality", {"quick": True})
@@ -246,18 +254,17 @@ class TestRun:
 
 
 def test_what_misses_is_said() -> None:
-    figures = {"inertia_model": 1.02, "model_silhouette": 0.2, "rules_recall": 0.5, "flaps": None}
+    figures = {"inertia_model": 1.02, "flaps": None}
     by_key = {target.key: target for target in report.TARGETS}
     assert by_key["inertia_model"].missed(figures)
     assert not by_key["inertia_model_p95"].missed(figures)  # not measured
-    assert not by_key["rules_recall"].missed(figures)  # only approximate
-    assert by_key["rules_recall"].missed({**figures, "model_silhouette": 0.4})
+    assert not by_key["flaps"].missed(figures)
     assert by_key["switches_seen"].missed({**figures, "switches_seen": 0.89})
 
 
-@given(seeds)
-@settings(max_examples=10, deadline=None)
-def test_ari_of_renumbered_labels_is_one(seed: int) -> None:
+@given(seeds, st.integers(1, 40), st.integers(1, 6), st.integers(1, 6))
+def test_ari_is_that_of_scikit_learn(seed: int, n: int, k: int, m: int) -> None:
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 5, 50)
-    assert adjusted_rand_score(labels, rng.permutation(5)[labels]) == pytest.approx(1.0)
+    a, b = rng.integers(0, k, n), rng.integers(0, m, n)
+    assert compare.adjusted_rand(a, b) == pytest.approx(adjusted_rand_score(a, b))
+    assert compare.adjusted_rand(a, rng.permutation(k)[a]) == pytest.approx(1.0)

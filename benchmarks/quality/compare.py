@@ -24,6 +24,7 @@ Truth = Mapping[str, Sequence[tuple[int, int]]]
 MONTH = 30.4375
 FLAP_DAYS = 30
 SEEN_DAYS = 100
+UNSEEN = SEEN_DAYS + 1
 #: days after which a persona's behaviour fills the longest usual window
 SETTLED_DAYS = 90
 
@@ -38,6 +39,17 @@ def inertia(z: npt.NDArray[np.floating], labels: Ints) -> float:
         sums = np.bincount(group, x[:, j])
         total -= float((sums * sums / counts).sum())
     return total
+
+
+def adjusted_rand(a: Ints, b: Ints) -> float:
+    """ARI as Hubert and Arabie define it; 1 if both are one and the same partition."""
+    table = np.unique(np.stack([a, b]), axis=1, return_counts=True)[1]
+    sides = [np.unique(side, return_counts=True)[1] for side in (a, b)]
+    both, of_a, of_b = (float((n * (n - 1) // 2).sum()) for n in (table, *sides))
+    pairs = len(a) * (len(a) - 1) / 2
+    expected = of_a * of_b / pairs if pairs else 0.0
+    most = (of_a + of_b) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
 
 
 def flaps(moves: Iterable[Move], days: int = FLAP_DAYS) -> int:
@@ -76,19 +88,23 @@ class Switch(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """How known switches show in the labels.
+    """How known switches show in the labels: int64[switches], in their order.
 
-    `already`: customers who were in a segment typical of the new persona before, so that nothing
-    could show. `days`: of each of the others, the days until it was seen; None = not within
-    SEEN_DAYS.
+    `days` until it was seen; UNSEEN = not within SEEN_DAYS; 0 = the customer was in a segment
+    typical of the new persona before, so that nothing could show; −1 = no labels, or not enough.
     """
 
-    already: int
-    days: list[int | None]
+    days: Ints
+
+    @property
+    def counted(self) -> Bools:
+        """Those that could be seen."""
+        return self.days > 0
 
     @property
     def share(self) -> float | None:
-        return _share([d is not None for d in self.days])
+        """Of those that could be seen, how many were."""
+        return _share((self.days[self.counted] < UNSEEN).tolist())
 
 
 def switches(personas: Ints) -> list[Switch]:
@@ -132,29 +148,27 @@ def detect(
 
     More typical: settled customers of the new persona spend a larger share of their days in it
     than those of the old one. (A persona may share its segments with others, so "the segment whose
-    majority it is" need not exist.) Only switches with SEEN_DAYS days of labels after them count.
-    `shift`: pretend that each was so many days later; a negative one shows what chance alone does.
+    majority it is" need not exist.) `shift`: pretend that each switch was so many days later; a
+    negative one shows what chance alone does.
     """
-    already, days = 0, []
-    for day, customer, old, new in found:
+    days = np.full(len(found), -1, np.int64)
+    for i, (day, customer, old, new) in enumerate(found):
         start = day + shift
         if start < 0 or start + SEEN_DAYS >= len(labels) or not labels[start, customer]:
             continue
-        course = labels[start : start + SEEN_DAYS + 1, customer].tolist()
+        course = labels[start : start + UNSEEN, customer].tolist()
         of_old, of_new = shares.get(old, {}), shares.get(new, {})
-        hits = [i for i, s in enumerate(course) if s and of_new.get(s, 0) > of_old.get(s, 0)]
-        if hits and hits[0] == 0:
-            already += 1
-        else:
-            days.append(hits[0] if hits else None)
-    return Detection(already, days)
+        hits = (d for d, s in enumerate(course) if s and of_new.get(s, 0) > of_old.get(s, 0))
+        days[i] = next(hits, UNSEEN)
+    return Detection(days)
 
 
 def delay(filtered: Detection, plain: Detection) -> float | None:
-    """By how many days the median of the switches seen comes later."""
-    late = [d for d in filtered.days if d is not None]
-    early = [d for d in plain.days if d is not None]
-    return float(np.median(late) - np.median(early)) if late and early else None
+    """How much later the median switch is seen, of those that both could see; UNSEEN counts."""
+    both = filtered.counted & plain.counted
+    if not both.any():
+        return None
+    return float(np.median(filtered.days[both]) - np.median(plain.days[both]))
 
 
 # --- names ----------------------------------------------------------------------------------

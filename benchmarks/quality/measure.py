@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score, silhouette_score  # type: ignore[import-untyped]
+import threadpoolctl  # type: ignore[import-untyped]
+from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
 
 from benchmarks.quality import compare
 from benchmarks.quality.compare import MONTH, Floats, Ints, Truth
 from benchmarks.quality.play import Night, Play
 from benchmarks.quality.rivals import NightlyBatch, RiverLoop
-from segstream.core.calendar import DAY
+from segstream.core.calendar import DAY, instant_ms
 from segstream.core.config import Definition
 from segstream.core.feature import Vectors
 from segstream.core.model import Model, coordinates
@@ -22,6 +23,8 @@ from segstream.learn import Training
 
 #: nights from one silhouette to the next, and customers it is taken of (its cost is quadratic)
 SILHOUETTE_NIGHTS, SILHOUETTE_CUSTOMERS = 14, 1_500
+#: mean silhouette from which on segments are clear, and rules must be good
+CLEAR = 0.3
 Figures = dict[str, Any]
 
 
@@ -36,6 +39,9 @@ class DataSet:
     calls: Callable[[], Iterable[Numbered]]
     truth: Truth | None = None
     labels: tuple[str, ...] = ()
+    drifts: tuple[int, int] | None = None
+    """ms: until when nothing has drifted, the first of which is a new persona; until when that may
+    be seen"""
 
 
 @dataclass
@@ -78,9 +84,12 @@ def measure(
     play = Play(data.definition, data.training)
     batch, river = NightlyBatch(data.training, seed), RiverLoop(data.training.k, seed)
     course, last = _Course(), None
-    for night in play.nights(data.calls(), days):
-        river.learn(night.seen)
-        if night.model is not None:
+    # Threads cost scikit-learn more than they save, for a few thousand rows.
+    with threadpoolctl.threadpool_limits(1):
+        for night in play.nights(data.calls(), days):
+            river.learn(night.seen)
+            if night.model is None:
+                continue
             course.rows.append(_night(night, last, batch, river, course, data.truth))
             last = night.model
             if len(course.rows) % 100 == 0:
@@ -93,6 +102,7 @@ def measure(
         **_calm(play, course),
         **(_switches(course) if data.truth is not None else {}),
         **_told(play),
+        **_drift(play, data.drifts),
     }
     return Measured(figures, *_columns(course, play))
 
@@ -131,11 +141,11 @@ def _night(
     best = compare.inertia(z, ours["batch"])
     for name in ("model", "emitted", "river"):
         row[f"inertia_{name}"] = compare.inertia(z, ours[name]) / best if best else 1.0
-        row[f"ari_batch_{name}"] = adjusted_rand_score(ours["batch"], ours[name])
+        row[f"ari_batch_{name}"] = compare.adjusted_rand(ours["batch"], ours[name])
     known = personas >= 0
     if known.any():
         for name, labels in ours.items():
-            row[f"ari_truth_{name}"] = adjusted_rand_score(personas[known], labels[known])
+            row[f"ari_truth_{name}"] = compare.adjusted_rand(personas[known], labels[known])
     if len(course.rows) % SILHOUETTE_NIGHTS == 0:
         row |= {f"silhouette_{n}": _silhouette(z, ours[n]) for n in ("batch", "model")}
     return row
@@ -227,33 +237,51 @@ def _switches(course: _Course) -> Figures:
     seen = compare.detect(emitted, known, shares)
     plain = compare.detect(nearest, known, shares)
     chance = compare.detect(emitted, known, shares, shift=-compare.SEEN_DAYS - 1)
-    days = [d for d in seen.days if d is not None]
     return {
-        "switches": len(seen.days),
-        "switches_already": seen.already,
+        "switches": int(seen.counted.sum()),
+        "switches_already": int((seen.days == 0).sum()),
         "switches_seen": seen.share,
         "switches_seen_unfiltered": plain.share,
         "switches_by_chance": chance.share,
-        "switch_days": float(np.median(days)) if days else None,
+        "switch_days": float(np.median(seen.days[seen.counted])) if seen.counted.any() else None,
         "hysteresis_days": compare.delay(seen, plain),
     }
 
 
 def _told(play: Play) -> Figures:
-    """Names, rules and drift of the versions; None where a version does not say."""
+    """Names and rules of the versions; None where no version says anything."""
     versions = [play.versions[v] for v in sorted(play.versions)]
     names = [{s.segment: s.name for s in v.segments} for v in versions]
     changed, possible = compare.renamed(names)
-    rules = [s.rules for v in versions for s in v.segments if s.rules is not None]
-    drift = {k: [v.quality.get(k) for v in versions] for k in versions[-1].quality if "drift" in k}
+    clear = [v for v in versions if (v.quality.get("silhouette") or 0) >= CLEAR]
+    rules = [of for v in clear if (of := [s.rules for s in v.segments if s.rules is not None])]
+    fidelity = [min(r.fidelity for r in of) for of in rules]
+    recall = [min(r.recall for r in of) for of in rules]
     return {
         "names_unique": compare.unique_share(names),
         "names_renamed": changed / possible if possible else 0.0,
-        "rules_fidelity": min((r.fidelity for r in rules), default=None),
-        "rules_recall": min((r.recall for r in rules), default=None),
-        "model_silhouette": float(np.mean([v.quality.get("silhouette") or 0 for v in versions])),
-        "drift": drift,
+        "versions_clear": len(clear),
+        "rules_fidelity": float(np.mean(fidelity)) if rules else None,
+        "rules_fidelity_lowest": min(fidelity, default=None),
+        "rules_recall": float(np.mean(recall)) if rules else None,
+        "rules_recall_lowest": min(recall, default=None),
     }
+
+
+def _drift(play: Play, drifts: tuple[int, int] | None) -> Figures:
+    """Alarms of the drift monitors; `drifts` as in DataSet."""
+    told = [d for v in play.versions.values() if (d := getattr(v, "drift", None)) is not None]
+    found = {at for d in told for at in (d.distance_alarm, d.share_alarm) if at is not None}
+    if not told:
+        return {}
+    alarms = sorted(map(instant_ms, found))
+    figures: Figures = {"drift_alarms": [ms_text(at)[:10] for at in alarms]}
+    if drifts is not None:
+        first, until = drifts
+        days = [(at - first) / DAY for at in alarms if first <= at < until]
+        figures["drift_false"] = sum(at < first for at in alarms)
+        figures["drift_days"] = min(days, default=(until - first) / DAY)
+    return figures
 
 
 def _columns(

@@ -13,8 +13,6 @@ from benchmarks.quality.measure import DataSet, Measured
 
 Found = Sequence[tuple[DataSet, Measured]]
 VERSIONS = ("numpy", "scikit-learn", "river")
-#: of rules and names: from this mean silhouette of the versions on, segments are clear
-CLEAR = 0.3
 
 
 class Target(NamedTuple):
@@ -28,13 +26,9 @@ class Target(NamedTuple):
 
     def missed(self, figures: Mapping[str, Any]) -> bool:
         value = figures.get(self.key)
-        if self.bound is None or value is None or self.excused(figures):
+        if self.bound is None or value is None:
             return False
         return bool(value > self.bound if self.at_most else value < self.bound)
-
-    def excused(self, figures: Mapping[str, Any]) -> bool:
-        """Rules of segments that are not clear are only called approximate."""
-        return self.key.startswith("rules_") and figures["model_silhouette"] < CLEAR
 
     def wanted(self) -> str:
         if self.bound is None:
@@ -58,8 +52,11 @@ TARGETS = (
     Target("days that hysteresis adds (medians)", "hysteresis_days", 7.0, form=".1f"),
     Target("names that are unique", "names_unique", 1.0, False, ".1%"),
     Target("segment-weeks renamed", "names_renamed", 0.07, form=".1%"),
-    Target("rules: lowest fidelity", "rules_fidelity", 0.9, False, ".2f"),
-    Target("… lowest recall", "rules_recall", 0.75, False, ".2f"),
+    Target("rules: fidelity", "rules_fidelity", 0.9, False, ".2f"),
+    Target(
+        "… lowest recall of a segment, mean of the versions", "rules_recall", 0.75, False, ".2f"
+    ),
+    Target("… lowest recall ever", "rules_recall_lowest", form=".2f"),
     Target("drift: false alarms", "drift_false", 0, form=".0f"),
     Target("… days until the new persona is seen", "drift_days", 30, form=".0f"),
 )
@@ -97,6 +94,8 @@ gets.
   is more typical of the new one: customers who have had the new persona for 90 days spend a larger
   share of their days there than those of the old one. Who was in such a segment before is left
   out. *By chance*: the same customers 101 days earlier, when nothing had happened.
+- **Rules** count in versions with a silhouette of at least 0.3; in others they are approximate.
+- **Drift**: alarms before anything has drifted are false; then a new persona appears.
 - **River's loop**: raw features, `river.cluster.KMeans.learn_one` after every event, halflife 0.5;
   a missing value is 0.
 - **End to end** (the same memberships through real Kafka and Redis, given the same versions) is
@@ -146,14 +145,8 @@ def _cells(target: Target, found: Found) -> str:
     cells = []
     for _, measured in found:
         text = _shown(measured.figures.get(target.key), target.form)
-        text = f"**{text}**" if target.missed(measured.figures) else text
-        cells.append(f"{text} (approximate)" if _approximate(target, measured) else text)
+        cells.append(f"**{text}**" if target.missed(measured.figures) else text)
     return " | ".join(cells)
-
-
-def _approximate(target: Target, measured: Measured) -> bool:
-    figures = measured.figures
-    return target.excused(figures) and figures.get(target.key) is not None
 
 
 def missed(found: Found) -> list[str]:

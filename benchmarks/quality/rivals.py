@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import threadpoolctl  # type: ignore[import-untyped]
 from river import cluster
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from sklearn.cluster import KMeans  # type: ignore[import-untyped]
@@ -47,9 +46,7 @@ class NightlyBatch:
         """Tonight's model; how many customers it puts elsewhere than yesterday's would."""
         space = fit_space(self.training, raw)
         z = coordinates(raw, space).astype(np.float64)
-        # Threads cost more than they save, for a few thousand rows.
-        with threadpoolctl.threadpool_limits(1):
-            found = KMeans(self.training.k, n_init=TRIES, random_state=self.seed).fit(z)
+        found = KMeans(self.training.k, n_init=TRIES, random_state=self.seed).fit(z)
         centres: Floats = found.cluster_centers_
         labels = kmeans.squares(z, centres).argmin(axis=1)
         if self._last is None:

@@ -2,7 +2,7 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -11,18 +11,50 @@ from benchmarks.quality.compare import Truth
 from benchmarks.quality.measure import DataSet
 from consumers.settings import load
 from consumers.trainer import training_of
-from segstream.core.calendar import instant_ms
+from segstream.core.calendar import DAY, instant_ms
 from segstream.core.table import Numbered
 from segstream.shell.files import calls, load_mapping
+from segstream.shop import Shop
 
 PRESETS = Path(__file__).parents[2] / "segstream" / "presets"
 RETAIL_K, SHOP_K = 6, 8
 SEEDS = (1, 2, 3)
+CUSTOMERS = 1_500
 
 
 def standard(k: int | None = None) -> list[DataSet]:
     """The runs that are published."""
-    return [retail(k)]
+    return [*(shop(seed, k) for seed in SEEDS), retail(k)]
+
+
+def shop(seed: int, k: int | None = None, customers: int = CUSTOMERS) -> DataSet:
+    """The made-up shop: inflation, a campaign, a new persona, and every customer's persona."""
+    made = Shop(seed=seed, customers=customers)
+    settings = load({})
+    truth, labels = coded((s.customer, s.since_ms, s.persona) for s in made.stays())
+
+    drifts = None
+    if made.new_persona is not None and made.inflation is not None:
+        first, until = (made.begin + day * DAY for day in (made.new_persona, made.inflation[0]))
+        drifts = (first, until)
+
+    def in_order() -> Iterator[Numbered]:
+        number = 0
+        for day in made.by_day():
+            for at, who, line in zip(day.at.tolist(), day.who, day.lines, strict=True):
+                number += 1
+                yield number, at, who, line.encode()
+
+    return DataSet(
+        f"shop-{seed}",
+        f"`Shop(seed={seed}, customers={customers})`, {made.days} days",
+        settings.definition,
+        replace(training_of(settings), k=k or SHOP_K),
+        in_order,
+        truth,
+        labels,
+        drifts,
+    )
 
 
 def retail(k: int | None = None) -> DataSet:
