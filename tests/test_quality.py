@@ -14,7 +14,8 @@ from sklearn.metrics import adjusted_rand_score  # type: ignore[import-untyped]
 
 from benchmarks.quality import compare, report, sources
 from benchmarks.quality.compare import SEEN_DAYS, UNSEEN, Detection, Switch
-from benchmarks.quality.measure import DataSet, Measured, measure
+from benchmarks.quality.course import DataSet
+from benchmarks.quality.measure import Measured, measure
 from benchmarks.quality.play import Move, Play
 from benchmarks.quality.rivals import NightlyBatch, matched
 from segstream.core import kmeans
@@ -205,7 +206,7 @@ def measured(data: DataSet) -> Measured:
 
 class TestRun:
     def test_holds_together(self, data: DataSet, measured: Measured) -> None:
-        figures, nights = measured.figures, measured.nights
+        figures, nights = measured.early, measured.nights
         assert data.labels == ("kind 0", "kind 1", "kind 2")
         assert data.training.k == 4
         assert figures["nights"] == len(nights["at"]) > 100
@@ -218,6 +219,7 @@ class TestRun:
         assert figures["switches"] + figures["switches_already"] == 0  # 60 days left, not 100
         assert figures["number_first"] >= figures["customers"]
         assert figures["names_unique"] == 1.0
+        assert measured.figures["nights"] == DAYS - 90
         for night in range(len(nights["at"])):
             total = sum(share[night] for share in measured.shares.values())
             assert total == pytest.approx(1.0)
@@ -236,9 +238,8 @@ class TestRun:
         assert found["missed"] == report.missed([(data, measured)])
         assert all(f"- {line}" in page for line in found["missed"])
         for key in ("inertia_model", "flaps"):
-            assert found["data"]["calls"]["figures"][key] == pytest.approx(
-                measured.figures[key], abs=1e-6
-            )
+            written = found["data"]["calls"]["figures"][key]
+            assert written == pytest.approx(measured.figures[key], abs=1e-6)
 
     def test_vectors_after_events_are_in_log_order(self, data: DataSet) -> None:
         """The last event of a customer on a day leaves the orders that the midnight shows."""

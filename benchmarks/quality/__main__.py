@@ -9,12 +9,11 @@ import typer
 from rich.console import Console
 
 from benchmarks.quality import report, sources
-from benchmarks.quality.measure import DataSet, Measured, measure
+from benchmarks.quality.course import DataSet
+from benchmarks.quality.measure import Measured, measure
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
 QUICK_DAYS = 120
-Maybe = Annotated[Path | None, typer.Option()]
-
 app = typer.Typer(add_completion=False)
 
 
@@ -25,14 +24,17 @@ def main(
     truth: Annotated[Path | None, typer.Option(help="CSV: customer, since, label.")] = None,
     config: Annotated[Path | None, typer.Option(help="segstream.toml for --data.")] = None,
     k: Annotated[int | None, typer.Option(help="Segments; else the data set's own.")] = None,
-    only: Annotated[str, typer.Option(help="Of the standard runs, those named so.")] = "",
+    only: Annotated[str, typer.Option(help="Of the standard runs: shop-1,retail-year")] = "",
     days: Annotated[int | None, typer.Option(help="At most so many, of each.")] = None,
     quick: Annotated[bool, typer.Option(help=f"{QUICK_DAYS} days: does it hold?")] = False,
-    out: Annotated[Path, typer.Option(help="Folder for quality.md and the rest.")] = DOCS,
+    out: Annotated[Path | None, typer.Option(help="Folder for quality.md and the rest.")] = None,
 ) -> None:
-    """Play streams through core and trainer, and hold the segments against a nightly batch."""
+    """Play streams through core and trainer, and hold the segments against a nightly batch.
+
+    The standard runs are written to docs/, everything else to build/quality/ unless told otherwise.
+    """
     if data is None:
-        chosen = [one for one in sources.standard(k) if one.name.startswith(only)]
+        chosen = [d for d in sources.standard(k) if not only or d.name in only.split(",")]
     else:
         chosen = [sources.of_file(data, mapping=mapping, truth=truth, config=config, k=k)]
     tell = Console(stderr=True, style="dim").print
@@ -44,6 +46,10 @@ def main(
         tell(f"{one.name}: {time.monotonic() - began:.0f} s", markup=False)
         found.append((one, measured))
     command = "make quality" if data is None else f"make quality DATA={data.name}"
+    command += f' ARGS="--only {only}"' if only else ""
+    # Only the standard runs, whole, are published.
+    part = data or only or k or days or quick
+    out = out or (ROOT / "build" / "quality" if part else ROOT / "docs")
     report.write(found, out, command, {"days": days, "quick": quick, "k": k, "only": only})
     lines = report.missed(found)
     Console().print(

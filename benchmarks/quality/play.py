@@ -70,7 +70,10 @@ class Night(NamedTuple):
 
 @dataclass
 class Play:
-    """One stream under way; `moves` and `versions` grow with the nights."""
+    """One stream under way; `moves` and `versions` grow with the nights.
+
+    `begun`: the midnight before its first call. `window`: the longest one. Both in ms.
+    """
 
     definition: Definition
     training: Training
@@ -78,6 +81,8 @@ class Play:
     versions: dict[int, ModelRecord] = field(default_factory=dict)
     events: int = 0
     refused: int = 0
+    begun: int = 0
+    window: int = 0
 
     def nights(self, calls: Iterable[Numbered], days: int | None = None) -> Iterator[Night]:
         """Live the calls, at most `days` of them. ValueError if they are not in order of time."""
@@ -89,6 +94,8 @@ class Play:
         for number, (midnight, values) in enumerate(_days(calls)):
             if number == days:
                 return
+            if number == 0:
+                self.begun, self.window = midnight - DAY, partition.window
             outputs = partition.work(values, midnight - 1)
             night = partition.night(midnight - 1)
             outputs += partition.work([], midnight)
@@ -140,6 +147,11 @@ class _Partition:
         self.models: dict[int, Model] = {}
         self.checkpoint = Checkpoint(0, 0, "quality")
         self._announced: list[bytes] = []
+
+    @property
+    def window(self) -> int:
+        """The longest one, ms."""
+        return self.function.layout.panes * self.function.layout.pane_ms
 
     def announce(self, record: ModelRecord) -> None:
         """The version counts before the next day's first call."""

@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.quality.compare import Truth
-from benchmarks.quality.measure import DataSet
+from benchmarks.quality.course import DataSet
 from consumers.settings import load
 from consumers.trainer import training_of
 from segstream.core.calendar import DAY, instant_ms
