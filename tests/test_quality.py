@@ -83,7 +83,7 @@ def test_flaps_by_brute_force(steps: list[tuple[int, int, int]]) -> None:
             found.append(Move(f"c{customer}", now, at, to, "time"))
             lists[customer].append((now, to))
     expected = sum(
-        first[1] == third[1] != 0 and third[0] - second[0] <= 30 * DAY
+        first[1] == third[1] != 0 != second[1] and third[0] - second[0] <= 30 * DAY
         for course in lists.values()
         for first, second, third in zip(course, course[1:], course[2:], strict=False)
     )

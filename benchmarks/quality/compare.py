@@ -58,7 +58,7 @@ def flaps(moves: Iterable[Move], days: int = FLAP_DAYS) -> int:
     found = 0
     for move in moves:
         before = last.get(move.customer)
-        if before is not None and before.left and before.left == move.entered:
+        if before is not None and before.left == move.entered and before.entered and before.left:
             found += move.at - before.at <= days * DAY
         last[move.customer] = move
     return found
