@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle simulate guards mutants bench kill-sweep recovery soak cluster-faults docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants bench quality kill-sweep recovery soak cluster-faults docs clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -36,6 +36,10 @@ mutants: .venv/.ready-dev ## Plant bugs, one at a time, that the quick tests mus
 
 bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+quality: .venv/.ready-dev ## Hold the segments against a nightly batch (DATA=, MAPPING=, TRUTH=, CONFIG=, K=)
+	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(if $(MAPPING),--mapping $(MAPPING)) \
+		$(if $(TRUTH),--truth $(TRUTH)) $(if $(CONFIG),--config $(CONFIG)) $(if $(K),--k $(K)) $(ARGS)
 
 kill-sweep: .venv/.ready-dev ## Kill and freeze real processes at every failpoint (minutes)
 	@$(BIN)/python -m tests.faults.sweep $(ARGS)
