@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from signal import SIGCONT, SIGKILL, SIGTERM
+from signal import SIGCONT, SIGKILL
 from typing import NamedTuple
 
 from tests.faults.fuse import KICKS, PLACE, Action, Armed, Kick, arm, fired
@@ -86,15 +86,11 @@ class Play:
         if slot not in members:
             return False
         if kick == "term":
-            if not self.scene.crew.works(slot):
-                return False  # it would not end in order yet; the group may know its predecessor
-            self.scene.crew.signal(slot, SIGTERM)
-        else:
-            others = sorted(members - {slot})
-            if not others:
-                return False
+            return self.scene.crew.terminate(slot)  # the group may still know its predecessor
+        others = sorted(members - {slot})
+        if others:
             self.scene.crew.signal(self.rng.choice(others), SIGKILL)
-        return True
+        return bool(others)
 
     def freezes(self, points: Sequence[str], slots: Sequence[str], seconds: float = 0) -> None:
         """Freeze as many at a time as there are slots until others own all, and thaw them."""

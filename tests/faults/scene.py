@@ -85,6 +85,14 @@ class Crew:
         server = self.at.running[slot]
         return b"metrics on port" in server.log.read_bytes()[server._log_start :]
 
+    def terminate(self, slot: str) -> bool:
+        """SIGTERM, if the process can end in order by now: its successor could not yet."""
+        with self._lock:
+            if not self.works(slot):
+                return False
+            self.signal(slot, signal.SIGTERM)
+            return True
+
     def signal(self, slot: str, number: int) -> None:
         """To the process of a slot, if one is alive."""
         with self._lock:

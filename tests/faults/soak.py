@@ -36,6 +36,9 @@ TRUCE_SECONDS = 300.0
 PATIENCE = 120.0
 ARRIVALS = 1.5
 """Of customers per beat: about 35 records per second, at a beat per second."""
+BEATS_BEFORE = 2_500
+"""Sent at once at the beginning: when Redis is wiped, clients then fetch as much ahead as they ever
+will. With a short log each wipe would need more memory than the one before."""
 SETTINGS = CONFIG.replace('maintain = "3d"', 'maintain = "14d"')
 """Versions are kept for ever: about one per minute."""
 ALWAYS = ("steady", "trainer-a")
@@ -96,8 +99,12 @@ class Soak:
             self.crew.start("trainer", slot)
         self.at.works("steady", "one", "two")
         self.at.works("trainer-a", "trainer-b", process="trainer")
+        for _ in range(BEATS_BEFORE):
+            self.scene.stream.beat()
         self.scene.stream.start()
         wait(lambda: self.at.end("segment-models") > 0, "a first version", PATIENCE)
+        wait(self.at.caught_up, "all that was sent before is computed", PATIENCE)
+        self.wipe()
         self.copy()
 
     def play(self, fault: Fault) -> None:
