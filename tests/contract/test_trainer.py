@@ -12,7 +12,7 @@ from segstream.ports.trainer import Polled, Samples
 from tests.contract.scene import PARTITIONS, Scene, wait
 from tests.simulation.traffic import setting
 
-RECORD: ModelRecord = setting(0).models[1]
+RECORD: ModelRecord = setting(0).models[1].sealed()  # with all fields, as they are written
 
 
 def drained(samples: Samples, count: int) -> list[Polled]:
