@@ -186,7 +186,17 @@ class TrainingSettings(Part):
     first_customers: int = Field(
         default=500, ge=10, description="panel customers before the first version"
     )
-    maintain: Duration = Field(default="7d", description="event time between versions")
+    maintain: Duration = Field(
+        default="7d", description="event time between versions, if none comes earlier"
+    )
+    moved: float = Field(
+        default=0.02,
+        gt=0,
+        le=2,
+        description="share of the panel that has to be nearer to another centre than in the newest "
+        "version, because the centres have moved, for the next one to come earlier (once a day at "
+        "most); above 1: only by time or drift",
+    )
 
     @field_validator("maintain")
     @classmethod

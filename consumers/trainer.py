@@ -29,6 +29,7 @@ def training_of(settings: Settings) -> Training:
         k=learned.fewest if isinstance(learned.segments, str) else learned.segments,
         bounds=learned.bounds,
         first_customers=learned.first_customers,
+        moved=learned.moved,
         maintain_days=parse_duration(learned.maintain) // parse_duration("1d"),
         challenger_margin=learned.challenger,
         seed=learned.seed,

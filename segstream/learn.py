@@ -67,7 +67,9 @@ class TrainedFeature:
 class Training:
     """What is learned, and when it is published. `features_id` names the list in samples.
 
-    `bounds`: the number of segments is chosen within (fewest, most); None: it is `k`.
+    `bounds`: the number of segments is chosen within (fewest, most); None: it is `k`. `moved`: the
+    share of the panel that River must hold elsewhere than the newest version for the next one to
+    come before its time; above 1: never.
     """
 
     features: tuple[TrainedFeature, ...]
@@ -76,6 +78,7 @@ class Training:
     bounds: tuple[int, int] | None = None
     first_customers: int = 500
     maintain_days: int = 7
+    moved: float = 2.0
     challenger_margin: float = 0.03
     seed: int = 0
 

@@ -183,7 +183,21 @@ class Study:
             return False  # a panel that has all but gone teaches nothing
         if self._grown() or (self.watch and self.watch.calls(day, self.learned_until)):
             return True
-        return day - self.learned_until >= self.training.maintain_days * DAY
+        if day - self.learned_until >= self.training.maintain_days * DAY:
+            return True
+        return self._moved() >= self.training.moved
+
+    def _moved(self) -> float:
+        """Share of the panel that River, which goes on learning, holds elsewhere than the newest
+        version would put it."""
+        customers = self.panel.customers()
+        if self._model is None or self._clusterer is None or not customers:
+            return 0.0
+        held = self._clusterer.labels()
+        model = self._model
+        z = model.coordinates(self.panel.matrix(customers))
+        there = model.ids[model.nearest(model.distances(z))]
+        return float(np.mean(there != [held.get(customer, 0) for customer in customers]))
 
     def _grown(self) -> bool:
         """Whether the panel has just become large enough to start warm again."""

@@ -388,6 +388,32 @@ def moving(days: int, moved: int) -> list[list[list[Message]]]:
     return found
 
 
+class TestMoved:
+    """A version comes early when the centres have moved enough customers."""
+
+    LIVES = interleaved(lives(22), 3)
+    MONTHLY = replace(TRAINING, maintain_days=28)
+
+    def test_only_by_time_if_no_share_is_enough(self) -> None:
+        assert midnights(trained(self.LIVES, training=self.MONTHLY).versions) == [2]
+
+    def test_as_soon_as_enough_would_move(self) -> None:
+        often = trained(self.LIVES, training=replace(self.MONTHLY, moved=0.02)).versions
+        seldom = trained(self.LIVES, training=replace(self.MONTHLY, moved=0.2)).versions
+        assert 1 <= len(seldom) < len(often) <= 21
+        assert len(set(midnights(often))) == len(often)  # once a day at most
+
+    @pytest.mark.parametrize("cut", [0.3, 0.55, 0.8])
+    def test_a_successor_makes_the_same_versions(self, cut: float) -> None:
+        training = replace(self.MONTHLY, moved=0.1)
+        topics = MemoryTopics()
+        topics.samples = self.LIVES[: int(cut * len(self.LIVES))]
+        work(trainer_of(topics, training=training)[0], topics)
+        topics.samples = list(self.LIVES)
+        work(trainer_of(topics, training=training)[0], topics)
+        assert topics.versions == trained(self.LIVES, training=training).versions
+
+
 #: drift shows best where nothing else brings versions
 CALM = replace(TRAINING, challenger_margin=1.0, maintain_days=28)
 MOVED = 40
