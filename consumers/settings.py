@@ -190,12 +190,12 @@ class TrainingSettings(Part):
         default="7d", description="event time between versions, if none comes earlier"
     )
     moved: float = Field(
-        default=0.02,
+        default=2.0,
         gt=0,
         le=2,
         description="share of the panel that has to be nearer to another centre than in the newest "
         "version, because the centres have moved, for the next one to come earlier (once a day at "
-        "most); above 1: only by time or drift",
+        "most); above 1: only by time or drift. 0.02 has kept close to a nightly batch",
     )
 
     @field_validator("maintain")
