@@ -21,12 +21,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 # that interrupt one, as a terminal does, must find what a terminal finds.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ON_SERVERS = {"contract", "faults", "integration"}
+GROUPS = {**dict.fromkeys(("contract", "faults", "integration"), "servers"), "simulation": "chunks"}
+"""Directories whose tests share what is dear to make: servers, or schedules under way."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run side by side, what needs servers stays with one process, which starts them once."""
+    """Run side by side, tests of a group stay with one process, which makes that once."""
     here = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(here).parts[0] in ON_SERVERS:
-            item.add_marker(pytest.mark.xdist_group("servers"))
+        if group := GROUPS.get(item.path.relative_to(here).parts[0]):
+            item.add_marker(pytest.mark.xdist_group(group))
