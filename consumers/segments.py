@@ -14,8 +14,9 @@ from rich.table import Table
 
 from consumers.settings import Settings
 from consumers.terminal import Json, let_in, out
+from segstream.core.lifecycle import told
 from segstream.core.output import ms_text
-from segstream.core.record import Fate, ModelFeature, ModelRecord, ModelSegment, Rename
+from segstream.core.record import ModelFeature, ModelRecord, ModelSegment, Rename
 from segstream.core.rename import Unfit, check
 from segstream.ports import Refused
 from segstream.shell.models import Models, send_rename
@@ -153,23 +154,6 @@ def traits(segment: ModelSegment, features: list[ModelFeature]) -> list[Trait]:
     return sorted(found, key=lambda trait: -abs(trait.effect or 0))
 
 
-def fate_text(segment: ModelSegment, names: Mapping[int, str]) -> str:
-    """What became of it since the version before."""
-    fate = segment.fate
-    if fate is None:
-        return ""
-    own = [share for parent, share in fate.parents if parent == segment.segment]
-    others = [
-        f"{share:.0%} of its members come from {names.get(parent, '(unknown)')} #{parent}"
-        for parent, share in fate.parents
-        if parent != segment.segment
-    ]
-    words = {"born": "new", "survived": "goes on", "split": "a part of what was one before"}
-    words["merged"] = "of several that are one now"
-    stayed = [f"{own[0]:.0%} of its members were in it before"] if own else []
-    return "; ".join([words[fate.kind], *stayed, *others])
-
-
 def rule_text(segment: ModelSegment) -> str:
     """How far the rule may be believed."""
     rule = segment.rules
@@ -199,15 +183,11 @@ def explained(record: ModelRecord, customers: Mapping[int, int]) -> dict[str, An
                 "share": s.share,
                 "rules": None if s.rules is None else s.rules.model_dump(),
                 "features": [trait._asdict() for trait in traits(s, record.features)],
-                "fate": None if s.fate is None else _fate(s.fate, fate_text(s, names)),
+                "fate": None if s.fate is None else {**s.fate.model_dump(), "text": told(s, names)},
             }
             for s in by_size(record, customers)
         ],
     }
-
-
-def _fate(fate: Fate, text: str) -> dict[str, Any]:
-    return {**fate.model_dump(), "text": text}
 
 
 def by_size(record: ModelRecord, customers: Mapping[int, int]) -> list[ModelSegment]:
@@ -224,7 +204,7 @@ def show(console: Console, record: ModelRecord, customers: Mapping[int, int]) ->
         head = f"[bold]{escape(segment.name)}[/bold] #{segment.segment}{by}"
         console.print(f"{head}: {number:,} customers, {segment.share:.0%} of the panel")
         console.print(f"  who: {rule_text(segment)}", markup=False, soft_wrap=True)
-        if text := fate_text(segment, names):
+        if text := told(segment, names):
             console.print(f"  since the last version: {text}", markup=False, soft_wrap=True)
         console.print(_table(traits(segment, record.features)))
     rules = [s.rules for s in record.segments if s.rules is not None]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -35,7 +35,7 @@ def told() -> ModelRecord:
             "means": {"recency": None, "spend": 310.0},
             "effects": {"recency": -0.2, "spend": 1.84},
             "rules": rules,
-            "fate": Fate(kind="survived", parents=[(1, 0.9), (9, 0.08)]),
+            "fate": Fate(kind="survived", parents=[(1, 0.9), (9, 0.08)], overlaps=[(1, 0.85)]),
             "named_by": "person",
             "name": "[Big] ones",
         }
@@ -63,10 +63,7 @@ def test_explains_in_words() -> None:
     )
     assert "who: approximately: no orders in 90 days (true of 90% of its members)" in text
     assert "who: no short rule tells them apart" in text
-    assert (
-        "goes on; 90% of its members were in it before; 8% of its members come from sleepers #9"
-        in text
-    )
+    assert "since the last version: survived (85 % of its members stayed)" in text
     rows = [line.split() for line in text.splitlines() if "3.1" in line]
     assert rows == [
         ["│", "spend", "│", "250", "│", "310", "│", "100", "│", "3.1", "│", "+1.8", "sd", "│"]
@@ -91,6 +88,19 @@ def test_a_version_of_an_older_release_is_explained_as_far_as_it_goes() -> None:
     console = Console(file=io.StringIO(), width=100)
     segments.show(console, PLAIN, {})
     assert "lapsed #1: 0 customers" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", get_args(Fate.model_fields["kind"].annotation))
+def test_every_fate_is_told(kind: str) -> None:
+    record = told()
+    fate = Fate.model_validate({"kind": kind, "parents": [(1, 0.9)], "overlaps": [(1, 0.3)]})
+    first, *rest = record.segments
+    changed = record.model_copy(
+        update={"segments": [first.model_copy(update={"fate": fate}), *rest]}
+    )
+    console = Console(file=io.StringIO(), width=200)
+    segments.show(console, changed, {})
+    assert f"since the last version: {kind}" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 # -- renaming -------------------------------------------------------------------------
