@@ -4,8 +4,10 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from consumers.settings import Settings
+from segstream.core.output import Topic
 from segstream.core.step import Function
 from segstream.ports import Ports
 from segstream.shell import access, http
@@ -39,40 +41,46 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     port = http.serve(
         settings.metrics.port, settings.metrics.address, metrics.metrics.registry, metrics.health
     )
-    store = RedisStore(connect(settings.redis.url), settings.namespace)
-    store.check()
-    access.require("segmenter", settings.kafka, settings.topics.prefix, settings.namespace)
-    group = settings.group("segmenter")
-    topic = settings.topic("customer-events")
-    if age := settings.redis.oldest_backup_ms:
-        require_retention(settings.kafka, topic, age)
-    sink = KafkaSink(
-        settings.kafka,
-        f"{group}.{settings.slot}",
-        {
-            "changes": settings.topic("segment-changes"),
-            "memberships": settings.topic("customer-segments"),
-            "samples": settings.topic("feature-samples"),
-            "dead_letters": settings.topic("customer-events-dlq"),
-            "events": topic,
-        },
-    )
-    source = KafkaSource(settings.kafka, topic, group)
-    models = Models(settings.kafka, settings.topic("segment-models"), group)
-    worker = Worker(
-        Function(settings.definition),
-        Ports(source, store, sink, models, WallClock(), metrics),
-        topic,
-        settings.topics.partitions,
-        settings.topics.partitioner,
-        Limits(idle_seconds=settings.clock.seconds, dead_share=settings.dead_letters.halt_above),
-    )
-    log.info("segmenter %s: metrics on port %d", settings.slot, port)
-    # What was made until here lives on; batches make short-lived objects by the thousand.
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-    try:
+    # What is open is closed in any case: also when the start is refused half-way.
+    with ExitStack() as opened:
+        store = RedisStore(opened.enter_context(connect(settings.redis.url)), settings.namespace)
+        store.check()
+        access.require("segmenter", settings.kafka, settings.topics.prefix, settings.namespace)
+        group = settings.group("segmenter")
+        topic = settings.topic("customer-events")
+        if age := settings.redis.oldest_backup_ms:
+            require_retention(settings.kafka, topic, age)
+        sink = KafkaSink(settings.kafka, f"{group}.{settings.slot}", outputs(settings))
+        opened.callback(sink.close)
+        source = KafkaSource(settings.kafka, topic, group)
+        opened.callback(source.close)
+        models = Models(settings.kafka, settings.topic("segment-models"), group)
+        opened.callback(models.close)
+        worker = Worker(
+            Function(settings.definition),
+            Ports(source, store, sink, models, WallClock(), metrics),
+            topic,
+            settings.topics.partitions,
+            settings.topics.partitioner,
+            Limits(
+                idle_seconds=settings.clock.seconds,
+                dead_share=settings.dead_letters.halt_above,
+            ),
+        )
+        log.info("segmenter %s: metrics on port %d", settings.slot, port)
+        # What was made until here lives on; batches make short-lived objects by the thousand.
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 20)
         worker.run(tidying(stop))
-    finally:
-        source.close()
-        sink.close()
+
+
+def outputs(settings: Settings) -> dict[Topic, str]:
+    """The topic of each kind of output."""
+    names: dict[Topic, str] = {
+        "changes": "segment-changes",
+        "memberships": "customer-segments",
+        "samples": "feature-samples",
+        "dead_letters": "customer-events-dlq",
+        "events": "customer-events",
+    }
+    return {kind: settings.topic(name) for kind, name in names.items()}
