@@ -158,9 +158,10 @@ class Deployment:
             }
         )
         messages: list[Any] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
+        place = TopicPartition(self.topic(name), partition, 0)
         try:
-            consumer.assign([TopicPartition(self.topic(name), partition, 0)])
+            consumer.assign([place])
             while time.monotonic() < deadline:
                 if (first := consumer.poll(0.2)) is None:
                     continue
@@ -171,9 +172,12 @@ class Deployment:
                         return messages
                     assert error is None, error
                     messages.append(message)
+            stands = f"at {consumer.position([place])[0].offset} of {self.end(name, partition)}"
+            raise AssertionError(
+                f"the end of {name}, partition {partition}, was not reached: {stands}"
+            )
         finally:
             consumer.close()
-        raise AssertionError(f"the end of {name}, partition {partition}, was not reached")
 
     def end(self, name: str, partition: int = 0) -> int:
         """The log end of all records, committed or not. Brokers may be away for a while."""
