@@ -51,7 +51,14 @@ OWN = frozenset(
     }
 )  # fmt: skip
 #: librdkafka writes a line per failed attempt to connect; what matters reaches us as errors.
-QUIET = {"log_level": 2, "log.connection.close": False, "reconnect.backoff.ms": 200}
+CLIENT = {
+    "log_level": 2,
+    "log.connection.close": False,
+    "reconnect.backoff.ms": 200,
+    # A broker that is just starting may tell of no brokers, and a client believes it until it asks
+    # again: five minutes, as it comes.
+    "topic.metadata.refresh.interval.ms": 10_000,
+}
 
 
 class Part(BaseModel):
@@ -187,15 +194,17 @@ class TrainingSettings(Part):
         default=500, ge=10, description="panel customers before the first version"
     )
     maintain: Duration = Field(
-        default="7d", description="event time between versions, if none comes earlier"
+        default="7d",
+        description="event time from one look at the model to the next, if drift brings none "
+        "earlier; a version is published if it is worth it",
     )
     moved: float = Field(
-        default=2.0,
-        gt=0,
-        le=2,
-        description="share of the panel that has to be nearer to another centre than in the newest "
-        "version, because the centres have moved, for the next one to come earlier (once a day at "
-        "most); above 1: only by time or drift. 0.02 has kept close to a nightly batch",
+        default=0.02,
+        ge=0,
+        le=1,
+        description="share of the panel that a version must put into another segment than the one "
+        "before, to be published. Others come after four times `maintain`, for their sizes and "
+        "profiles. 0: all are published",
     )
 
     @field_validator("maintain")
@@ -206,7 +215,7 @@ class TrainingSettings(Part):
         return text
 
     challenger: float = Field(
-        default=0.03, ge=0, le=1, description="how much better a fresh model must be to win"
+        default=0.02, ge=0, le=1, description="how much better a fresh model must be to win"
     )
     seed: int = Field(default=0, ge=0, description="of the random starts")
 
@@ -248,7 +257,7 @@ class Settings(Part):
         description="definition to start from: retail, media; beside own measures: none",
     )
     kafka: dict[str, str | int | float | bool] = Field(
-        default={**QUIET, "bootstrap.servers": "127.0.0.1:9092"},
+        default={**CLIENT, "bootstrap.servers": "127.0.0.1:9092"},
         description="any librdkafka property",
     )
     redis: RedisSettings = RedisSettings()
@@ -299,7 +308,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         mistakes += error.mistakes
     mistakes += _kafka_mistakes(body["kafka"])
     here = {"bootstrap.servers": "127.0.0.1:9092"}
-    body["kafka"] = {**QUIET, **here, **body["kafka"]}
+    body["kafka"] = {**CLIENT, **here, **body["kafka"]}
     try:
         # A stand-in lets the other settings be checked when the definition has mistakes.
         settings = Settings.model_validate({**body, "definition": definition or define(_retail())})

@@ -44,6 +44,7 @@ MEANINGS = {
     "hysteresis.clear": "move at once if d(new) ≤ clear × d(current)",
     "hysteresis.held": "move if d(new) ≤ held × d(current) for as long as `hold`",
     "hysteresis.hold": "see `held`",
+    "hysteresis.first": "how long a newcomer is watched before it enters a segment",
     "money.base": "three letters, such as `EUR`",
     "money.field": "where the currency of an amount stands; missing there: the base currency",
     "measures.kind": "what is kept: see below",

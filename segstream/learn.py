@@ -3,13 +3,13 @@
 `fit` is a function of the training settings, the panel, the segment in which River holds each
 customer, and the parent version: the same four give the same bytes.
 
-First version: k-means++ (best of FIRST_TRIES). Later ones keep what people know:
+First version: k-means++ (best of TRIES). Later ones keep what people know:
 
 1. Re-scale: fills, clips, means and scales are measured anew on today's panel; the centres are
    expressed in the new space as the means of River's members.
 2. Lloyd from there. A centre that ends without members is retired, and one with a new id takes
    its place where the panel is served worst.
-3. A challenger (k-means++, best of CHALLENGER_TRIES) takes over only if its inertia is lower by
+3. A challenger (k-means++, best of TRIES) takes over only if its inertia is lower by
    the margin; ids then go to the clusters that hold most of their members (Hungarian method).
 
 An id is never used again. With bounds instead of a fixed k, core/choice.py says how many there are;
@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-from segstream.core import choice, drift, kmeans, lifecycle
-from segstream.core.calendar import DAY, instant_ms
+from segstream.core import choice, drift, expression, kmeans, lifecycle
+from segstream.core.calendar import instant_ms
 from segstream.core.feature import Vectors
 from segstream.core.model import coordinates
 from segstream.core.name import Vocabulary, name_segments
@@ -43,8 +43,7 @@ from segstream.core.record import (
 from segstream.core.record import Panel as PanelRecord
 from segstream.rules import segment_rules
 
-FIRST_TRIES = 10
-CHALLENGER_TRIES = 3
+TRIES = 10
 
 Labels = npt.NDArray[np.int64]
 
@@ -68,8 +67,7 @@ class Training:
     """What is learned, and when it is published. `features_id` names the list in samples.
 
     `bounds`: the number of segments is chosen within (fewest, most); None: it is `k`. `moved`: the
-    share of the panel that River must hold elsewhere than the newest version for the next one to
-    come before its time; above 1: never.
+    share of the panel that a version must put elsewhere than the one before, to be published.
     """
 
     features: tuple[TrainedFeature, ...]
@@ -78,13 +76,19 @@ class Training:
     bounds: tuple[int, int] | None = None
     first_customers: int = 500
     maintain_days: int = 7
-    moved: float = 2.0
-    challenger_margin: float = 0.03
+    moved: float = 0.02
+    challenger_margin: float = 0.02
     seed: int = 0
 
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary([(f.name, f.low, f.high) for f in self.features])
+
+    @property
+    def window(self) -> int:
+        """The longest window of a feature, ms."""
+        found = (t for f in self.features for t in expression.terms(expression.parse(f.expression)))
+        return max((t.length for t in found if isinstance(t, expression.Window)), default=0)
 
 
 class Found(NamedTuple):
@@ -143,7 +147,7 @@ def fit(
         panel=PanelRecord(customers=len(customers), level=panel.level, at=ms_text(at)),
         quality=_quality(z, found),
         choice=chosen,
-        drift=_drift(training, seen, parent, version, at, major=found.anew),
+        drift=_drift(seen, parent, version, at, major=found.anew),
     ).sealed()
 
 
@@ -198,7 +202,6 @@ def _choice(
 
 
 def _drift(
-    training: Training,
     seen: Drift | None,
     parent: ModelRecord | None,
     version: int,
@@ -208,8 +211,7 @@ def _drift(
 ) -> Drift:
     if seen is None or parent is None:
         return Drift(reference=version)
-    since = instant_ms(parent.panel.at)
-    early = drift.last_alarm(seen) > since and at - since < training.maintain_days * DAY
+    early = drift.last_alarm(seen) > instant_ms(parent.panel.at)
     return drift.passed_on(seen, version, at, major=major, early=early)
 
 
@@ -223,14 +225,14 @@ def _find(
 ) -> Found:
     issued = _issued(parent)
     if parent is None or not before.any():
-        found, _ = kmeans.complete(z, kmeans.best_of(z, k, FIRST_TRIES, rng), k)
+        found, _ = kmeans.complete(z, kmeans.best_of(z, k, TRIES, rng), k)
         return _named(z, found, [0] * len(found.centres), issued, None, anew=True)
     live = sorted(set(before.tolist()) - {0})
     known = before > 0
     centres, _ = kmeans.means(z[known], np.searchsorted(live, before[known]), len(live))
     found, origin = kmeans.complete(z, kmeans.lloyd(z, centres), k)
     other_k = training.bounds is not None and len(parent.segments) != k
-    fresh = kmeans.best_of(z, k, FIRST_TRIES if other_k else CHALLENGER_TRIES, rng)
+    fresh = kmeans.best_of(z, k, TRIES, rng)
     challenger, _ = kmeans.complete(z, fresh, k)
     gap = 1 - challenger.inertia / found.inertia if found.inertia else 0.0
     if other_k or gap >= training.challenger_margin or len(found.centres) > k:

@@ -28,7 +28,9 @@ _HASH = re.compile(rb"[0-9a-f]{16}")
 _MARKER = b"day-"
 #: the model is made anew when the panel first reaches these multiples of `first_customers`
 GROWTH = (2, 4)
-
+#: times `maintain` after which a version is published although it says little: sizes and profiles
+#: in it are those of its day
+OLD = 4
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -74,7 +76,7 @@ class Study:
         self.watch: Watch | None = None
         self._clusterer: Clusterer | None = None
         self._first: int | None = None
-        self._day = 0  # learned last, ms
+        self._day = self._day_before = 0  # learned last, and before that; ms
         self._most = max(
             (r.panel.customers for r in published.values() if self._fits(r)), default=0
         )
@@ -130,7 +132,7 @@ class Study:
 
     def learn(self, day: int, samples: list[PanelSample]) -> None:
         """Learn a day that ended at `day` (ms); days come in ascending order."""
-        self._day = day
+        self._day_before, self._day = self._day, day
         if day > self.learned_until and self._clusterer is None:
             self._place_all()  # the first day after a restart
         for customer in self.panel.raise_level(max(sample.level for sample in samples)):
@@ -183,33 +185,55 @@ class Study:
             return False  # a panel that has all but gone teaches nothing
         if self._grown() or (self.watch and self.watch.calls(day, self.learned_until)):
             return True
-        if day - self.learned_until >= self.training.maintain_days * DAY:
-            return True
-        return self._moved() >= self.training.moved
+        return self._periods(day) > self._periods(self._day_before)
 
-    def _moved(self) -> float:
-        """Share of the panel that River, which goes on learning, holds elsewhere than the newest
-        version would put it."""
-        customers = self.panel.customers()
-        if self._model is None or self._clusterer is None or not customers:
+    def _periods(self, day: int) -> int:
+        """Whole times `maintain` from the newest version to a day."""
+        return max(day - self.learned_until, 0) // (self.training.maintain_days * DAY)
+
+    def worth_telling(self, record: ModelRecord, day: int) -> bool:
+        """Whether the version made of what was learned up to `day` is to be published.
+
+        Every version costs customers a change that they did not cause, so one that would hardly
+        put anybody elsewhere is not, until the newest one has become old.
+        """
+        if self.newest is None or self._model is None or record.drift is None:
+            return True
+        major = record.drift.reference == record.model
+        alarmed = record.drift.early == record.panel.at
+        old = self._periods(day) >= OLD
+        return major or alarmed or old or self._moved(record) >= self.training.moved
+
+    def _moved(self, record: ModelRecord) -> float:
+        """Share of the panel that a version puts elsewhere than the newest one does."""
+        if self._model is None or not len(self.panel):
             return 0.0
-        held = self._clusterer.labels()
-        model = self._model
-        z = model.coordinates(self.panel.matrix(customers))
-        there = model.ids[model.nearest(model.distances(z))]
-        return float(np.mean(there != [held.get(customer, 0) for customer in customers]))
+        raw = self.panel.matrix()
+        before, after = (
+            m.ids[m.nearest(m.distances(m.coordinates(raw)))] for m in (self._model, Model(record))
+        )
+        return float(np.mean(before != after))
 
     def _grown(self) -> bool:
         """Whether the panel has just become large enough to start warm again."""
         customers, first = len(self.panel), self.training.first_customers
         return any(self._most < many * first <= customers for many in GROWTH)
 
+    def _young(self, watch: Watch) -> bool:
+        """Whether the reference is younger than the longest window.
+
+        What is seen of customers grew until then whether or not they changed.
+        """
+        since = [instant_ms(r.panel.at) for r in self._published.values() if self._fits(r)]
+        return watch.since - min(since, default=0) < self.training.window
+
     # -- versions ---------------------------------------------------------------------
 
     def fit(self, day: int) -> ModelRecord:
         """The next version, from what was learned up to `day`. Not adopted: not yet a fact."""
         held = {} if self._clusterer is None else self._clusterer.labels()
-        seen = None if self.watch is None or self._grown() else self.watch.drift
+        anew = self.watch is None or self._grown() or self._young(self.watch)
+        seen = None if anew or self.watch is None else self.watch.drift
         return fit(self.training, self.panel, held, self.newest, day, seen)
 
     def renamed(self, wishes: Mapping[int, Rename]) -> ModelRecord | None:

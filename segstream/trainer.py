@@ -119,7 +119,9 @@ class Trainer:
         if fence is None:
             raise NotCommitted("not a member of the group at the moment")
         began = time.perf_counter()
-        self._put_out(study, study.fit(day), fence, began)
+        record = study.fit(day)
+        if study.worth_telling(record, day):
+            self._put_out(study, record, fence, began)
 
     def _rename(self, study: Study, fence: object | None) -> None:
         """Names that people want are compared with the newest version at each turn."""

@@ -161,8 +161,9 @@ class Oracle:
         self.period = duration_ms(config.get("tick", {}).get("period", "1d"))
         self.pane = duration_ms(config.get("pane", {}).get("length", "1d"))
         hysteresis = config.get("hysteresis", {})
-        self.clear, self.held = hysteresis.get("clear", 0.7), hysteresis.get("held", 0.9)
-        self.hold = duration_ms(hysteresis.get("hold", "7d"))
+        self.clear, self.held = hysteresis.get("clear", 0.75), hysteresis.get("held", 0.9)
+        self.hold = duration_ms(hysteresis.get("hold", "5d"))
+        self.watched = duration_ms(hysteresis["first"]) if "first" in hysteresis else None
         windows = re.findall(r"\[\s*(\w+)\s*\]", " ".join(self.features.values()))
         self.longest = max([duration_ms(w) // self.pane for w in windows], default=1)
         self.declared = ({m.name: m for m in self.measures}, {t.name: t for t in self.traits})
@@ -418,7 +419,12 @@ class Oracle:
         customer = row.customer
         z, d, n = self.scored(self.active, row)
         s = customer.segment
-        if s is None or s not in d:
+        if s is None and self.watched is not None:
+            if customer.pending_since is None:
+                customer.pending, customer.pending_since = n, row.at
+            elif row.at - customer.pending_since >= self.watched:
+                self._move(row, n, None, z, d)
+        elif s is None or s not in d:
             self._move(row, n, None if s is None else "retired", z, d)
         elif n == s:
             customer.pending = customer.pending_since = None

@@ -83,10 +83,12 @@ def random_shape(rng: Random, partitions: int) -> Shape:
     money = rng.random() < 0.6
     measures["paid"]["money"] = money
     clear, held = rng.choice([(0.7, 0.9), (0.5, 0.95), (0.3, 0.8)])
+    hold = rng.choice(["6h", "1d", "2d", "7d"])
+    first = rng.choice([{}, {}, {"first": "1m"}, {"first": "6h"}, {"first": "2d"}])
     config = {
         "tick": {"period": period},
         "pane": {"length": pane},
-        "hysteresis": {"clear": clear, "held": held, "hold": rng.choice(["6h", "1d", "2d", "7d"])},
+        "hysteresis": {"clear": clear, "held": held, "hold": hold, **first},
         "panel": {"size": rng.choice([1, 2 * partitions, 4 * partitions, 20_000])},
         "measures": measures,
         "traits": traits,

@@ -400,8 +400,8 @@ def test_the_nearest_segment_and_at_a_tie_the_lowest_id() -> None:
     }
 
 
-def test_clear_moves_at_once_and_held_after_seven_days() -> None:
-    """Centres 0 and 11. 6 orders: 5 ≤ 0.9·6, not ≤ 0.7·6: held. 7 orders: 4 ≤ 0.7·7: clear."""
+def test_clear_moves_at_once_and_held_after_five_days() -> None:
+    """Centres 0 and 11. 6 orders: 5 ≤ 0.9·6, not ≤ 0.75·6: held. 7 orders: 4 ≤ 0.75·7: clear."""
     windows = {"orders": {"expression": "orders[30d]"}}
     log = Log(model(1, {1: [0.0], 2: [11.0]}, {"orders": "orders[30d]"}), features=windows)
     log.activate(1)
@@ -410,12 +410,12 @@ def test_clear_moves_at_once_and_held_after_seven_days() -> None:
         log.order(NOON, "clear")
     assert (log.state("held")["pending"], log.state("held")["pending_since"]) == (2, NOON)
     log.order(NOON + 1, "clear")
-    log.clock(NOON + 7 * DAY - 1)
+    log.clock(NOON + 5 * DAY - 1)
     assert [(c["customer"], c["rule"]) for c in log.changes()[2:]] == [("clear", "clear")]
-    for day in (8, 9):
+    for day in (6, 7):
         log.clock(NOON + day * DAY)
     change = log.changes()[-1]
-    due = tick_of("held", NOON + 7 * DAY - 1)
+    due = tick_of("held", NOON + 5 * DAY - 1)
     assert (change["customer"], change["rule"], change["cause"]) == ("held", "held", "time")
     assert (change["at"], change["event"], change["sequence"]) == (iso(due), None, 2)
     assert change["distance"] == {"from": 6.0, "to": 5.0}

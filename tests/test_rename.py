@@ -390,9 +390,10 @@ def test_memberships_carry_the_new_name_from_that_version_on() -> None:
     )
     config: dict[str, Any] = json.loads(json.dumps(RETAIL))
     config["features"] = {
-        "recency": RETAIL["features"]["recency"],
+        "recency": {"expression": "recency(orders)", "transform": "log1p"},
         "spend": RETAIL["features"]["spend"],
     }
+    del config["hysteresis"]
     first = first.model_copy(update={"features_id": define(config).features_id()}).sealed()
     second = after(first, (2, "Fresh"), (1, "Sleepers"), (3, "Big ones"))
     records = [

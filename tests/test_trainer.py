@@ -388,24 +388,38 @@ def moving(days: int, moved: int) -> list[list[list[Message]]]:
     return found
 
 
-class TestMoved:
-    """A version comes early when the centres have moved enough customers."""
+def with_window(training: Training, window: str) -> Training:
+    """The same features over another window."""
+    recency, spend = training.features
+    short = replace(spend, expression=f"spend[{window}]")
+    return replace(training, features=(recency, short))
 
-    LIVES = interleaved(lives(22), 3)
-    MONTHLY = replace(TRAINING, maintain_days=28)
 
-    def test_only_by_time_if_no_share_is_enough(self) -> None:
-        assert midnights(trained(self.LIVES, training=self.MONTHLY).versions) == [2]
+class TestWorthTelling:
+    """A version that would move hardly anybody is not published until the newest one is old."""
 
-    def test_as_soon_as_enough_would_move(self) -> None:
-        often = trained(self.LIVES, training=replace(self.MONTHLY, moved=0.02)).versions
-        seldom = trained(self.LIVES, training=replace(self.MONTHLY, moved=0.2)).versions
-        assert 1 <= len(seldom) < len(often) <= 21
-        assert len(set(midnights(often))) == len(often)  # once a day at most
+    LIVES = interleaved(lives(24), 3)  # later ones drift
+    OFTEN = replace(with_window(TRAINING, "2d"), maintain_days=2, challenger_margin=1.0)
+
+    def published(self, moved: float) -> list[int]:
+        return midnights(trained(self.LIVES, training=replace(self.OFTEN, moved=moved)).versions)
+
+    def test_all_are_published_if_no_share_is_asked_for(self) -> None:
+        assert self.published(0) == list(range(2, 25, 2))
+
+    def test_only_old_ones_are_followed_if_no_share_is_enough(self) -> None:
+        # The second is the first whose reference for drift is not of a filling window.
+        assert self.published(1.01) == [2, 4, 12, 20]
+
+    def test_in_between_it_is_when_so_many_customers_move(self) -> None:
+        training = replace(self.OFTEN, moved=0.1)
+        found = trained(self.LIVES, training=training).versions
+        assert len(self.published(1.01)) < len(found) < len(self.published(0))
+        assert all((day - 2) % 2 == 0 for day in midnights(found))
 
     @pytest.mark.parametrize("cut", [0.3, 0.55, 0.8])
     def test_a_successor_makes_the_same_versions(self, cut: float) -> None:
-        training = replace(self.MONTHLY, moved=0.1)
+        training = replace(self.OFTEN, moved=0.1)
         topics = MemoryTopics()
         topics.samples = self.LIVES[: int(cut * len(self.LIVES))]
         work(trainer_of(topics, training=training)[0], topics)
@@ -415,13 +429,13 @@ class TestMoved:
 
 
 #: drift shows best where nothing else brings versions
-CALM = replace(TRAINING, challenger_margin=1.0, maintain_days=28)
-MOVED = 40
+CALM = replace(with_window(TRAINING, "14d"), challenger_margin=1.0, maintain_days=28, moved=0)
+MOVED, DAYS = 60, 95
 
 
 @pytest.fixture(scope="module")
 def log() -> list[Message]:
-    return interleaved(moving(75, MOVED), 0)
+    return interleaved(moving(DAYS, MOVED), 0)
 
 
 @pytest.fixture(scope="module")
@@ -431,20 +445,21 @@ def drifted(log: list[Message]) -> dict[int, ModelRecord]:
 
 class TestDrift:
     def test_an_alarm_brings_a_version_early(self, drifted: dict[int, ModelRecord]) -> None:
-        first, second, early, *later = midnights(drifted)
-        assert (first, second) == (2, 30)
+        first, second, third, early, *later = midnights(drifted)
+        assert (first, second, third) == (2, 30, 58)
         assert MOVED < early <= MOVED + 3
         assert all(day - early >= 7 for day in later)
         drifts = [record.drift for record in drifted.values() if record.drift]
-        assert [drift.reference for drift in drifts] == [1] * len(drifted)
-        assert [drift.distance_alarm for drift in drifts[:2]] == [None, None]
-        assert drifts[2].early == drifted[3].at == drifts[2].distance_alarm
+        # The first is from a time when the window was filling.
+        assert [drift.reference for drift in drifts] == [1] + [2] * (len(drifted) - 1)
+        assert [drift.distance_alarm for drift in drifts[:3]] == [None] * 3
+        assert drifts[3].early == drifted[4].at == drifts[3].distance_alarm
 
     def test_nothing_happens_while_nobody_moves(self) -> None:
-        found = trained(interleaved(moving(75, 99), 0), training=CALM).versions
-        assert midnights(found) == [2, 30, 58]
+        found = trained(interleaved(moving(DAYS, DAYS), 0), training=CALM).versions
+        assert midnights(found) == [2, 30, 58, 86]
 
-    @pytest.mark.parametrize("cut", [0.2, 0.5, 0.54, 0.6, 0.8])
+    @pytest.mark.parametrize("cut", [0.2, 0.5, 0.64, 0.66, 0.8])
     def test_a_successor_knows_what_its_predecessor_knew(
         self, log: list[Message], drifted: dict[int, ModelRecord], cut: float
     ) -> None:
@@ -467,7 +482,7 @@ class TestDrift:
         assert topics.versions == drifted
 
     def test_compaction_takes_days_but_makes_no_alarm(self) -> None:
-        calm = interleaved(moving(75, 99), 0)
+        calm = interleaved(moving(DAYS, DAYS), 0)
         cut = int(0.7 * len(calm))
         topics = MemoryTopics()
         topics.samples = calm[:cut]
@@ -476,7 +491,7 @@ class TestDrift:
         topics.samples = [calm[i] for i in sorted(newest.values())] + calm[cut:]
         topics.committed = -1
         work(trainer_of(topics, training=CALM)[0], topics)
-        assert midnights(topics.versions) == [2, 30, 58]
+        assert midnights(topics.versions) == [2, 30, 58, 86]
         assert all(r.drift and r.drift.distance_alarm is None for r in topics.versions.values())
 
     def test_a_chosen_number_of_segments_survives_a_restart_too(self, log: list[Message]) -> None:

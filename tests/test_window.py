@@ -175,6 +175,30 @@ def test_hysteresis(seen: list[tuple[int, str]], moved: tuple[int, int, str] | N
     assert int(states["sequence"][0]) == (2 if moved else 1)
 
 
+@pytest.mark.parametrize(
+    ("first", "hours", "entered"),
+    [
+        (None, [0], (0, 1)),  # at once
+        ("2h", [0, 1], None),
+        ("2h", [0, 1, 2], (2, 3)),  # the one that is nearest by then
+        ("2h", [0, 5], (1, 2)),
+    ],
+)
+def test_newcomers(first: str | None, hours: list[int], entered: tuple[int, int] | None) -> None:
+    """Rows (hour) of a customer without a segment → the row that enters one, and which."""
+    found = Model(ModelRecord.model_validate(_record()))
+    states = LAYOUT.unpack([None], ["a"])
+    line = rows(100, [(0, -1, 0.0)] * len(hours))._replace(
+        at=np.array([100 * HOUR + hour * HOUR for hour in hours])
+    )
+    distances = np.array([(1.0, 2.0, 9.0), (2.0, 1.0, 9.0), (9.0, 2.0, 1.0)][: len(hours)])
+    moves, changed = decide(states, line, found, distances, Hysteresis(first=first), lambda *_: 2)
+    assert [(m.row, m.entered) for m in moves] == ([entered] if entered else [])
+    assert all((m.cause, m.rule, m.left, m.sequence) == ("first", None, 0, 1) for m in moves)
+    assert changed.tolist() == [True]
+    assert bool(states["pending"][0]) == (entered is None)
+
+
 def _record() -> dict[str, Any]:
     """Three segments; the rest of a record does not matter here."""
     record = model(1, {1: [0.0], 2: [1.0], 3: [2.0]}, {"orders": "orders[5h]"})

@@ -135,16 +135,23 @@ def _told(play: Play) -> Figures:
 
 
 def _drift(play: Play, drifts: tuple[int, int] | None, begin: int) -> Figures:
-    """Alarms of the drift monitors from an instant on; `drifts` as in DataSet."""
-    told = [d for v in play.versions.values() if (d := getattr(v, "drift", None)) is not None]
+    """When drift was told from an instant on; `drifts` as in DataSet.
+
+    By an alarm, or by a version in which a challenger won: then the segments themselves are new.
+    """
+    versions = play.versions.values()
+    told = [d for v in versions if (d := v.drift) is not None]
     found = {at for d in told for at in (d.distance_alarm, d.share_alarm) if at is not None}
+    margin = play.training.challenger_margin
+    found |= {v.panel.at for v in versions if (v.quality["challenger_gap"] or 0) >= margin}
     if not told:
         return {}
     alarms = sorted(ms for at in found if (ms := instant_ms(at)) >= begin)
     figures: Figures = {"drift_alarms": [ms_text(at)[:10] for at in alarms]}
     if drifts is not None:
         first, until = drifts
-        days = [(at - first) / DAY for at in alarms if first <= at < until]
         figures["drift_false"] = sum(at < first for at in alarms)
-        figures["drift_days"] = min(days, default=(until - first) / DAY)
+        if until > first:
+            days = [(at - first) / DAY for at in alarms if first <= at < until]
+            figures["drift_days"] = min(days, default=(until - first) / DAY)
     return figures

@@ -70,15 +70,25 @@ class Pane(Part):
 
 
 class Hysteresis(Part):
-    """A move needs d(new) <= clear x d(current), or <= held x d(current) for as long as `hold`."""
+    """A move needs d(new) <= clear x d(current), or <= held x d(current) for as long as `hold`.
 
-    clear: float = Field(default=0.7, gt=0, le=1)
+    Who has no segment yet enters the nearest one, not before `first` has passed since the first
+    row under a model.
+    """
+
+    clear: float = Field(default=0.75, gt=0, le=1)
     held: float = Field(default=0.9, gt=0, le=1)
-    hold: Duration = "7d"
+    hold: Duration = "5d"
+    first: Duration | None = None
 
     @property
     def hold_ms(self) -> int:
         return expression.parse_duration(self.hold)
+
+    @property
+    def first_ms(self) -> int:
+        """How long a newcomer is only watched; 0 = not at all."""
+        return 0 if self.first is None else expression.parse_duration(self.first)
 
 
 class PanelSize(Part):

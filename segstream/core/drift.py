@@ -22,7 +22,7 @@ from segstream.core.model import Model
 from segstream.core.output import ms_text
 from segstream.core.record import Drift, Instant, ModelRecord
 
-DELTA = 0.01
+DELTA = 0.04
 THRESHOLD = 0.5
 FORGETTING = 0.9999
 SETTLED = 21
@@ -50,7 +50,7 @@ class Watch:
     def __init__(self, reference: ModelRecord, drift: Drift | None = None) -> None:
         self.drift = Drift(reference=reference.model) if drift is None else drift
         self._model = Model(reference)
-        self._since = instant_ms(reference.panel.at)
+        self.since = instant_ms(reference.panel.at)
         shares = {s.segment: s.share for s in reference.segments}
         self._shares = np.array([shares[i] for i in self._model.ids.tolist()])
 
@@ -62,7 +62,7 @@ class Watch:
         nearest = self._model.nearest(distances)
         shares = np.bincount(nearest, minlength=len(self._shares)) / len(raw)
         drift = by_distance(self.drift, float(distances.min(axis=1).mean()), ms_text(day))
-        if day - self._since >= SETTLED * DAY:
+        if day - self.since >= SETTLED * DAY:
             drift = by_shares(drift, psi(self._shares, shares), ms_text(day))
         self.drift = drift
 

@@ -120,7 +120,7 @@ class _Walk:
         if d.segment and entered == d.segment:
             return self._stay(d)
         if d.segment == 0:
-            return self._move(d, place, at, entered, "first", None)
+            return self._enter(d, place, at, entered)
         cause = "behaviour" if is_event else "time"
         if own is None:
             return self._move(d, place, at, entered, cause, "retired")
@@ -135,6 +135,16 @@ class _Walk:
         if at - d.pending_since >= self.hysteresis.hold_ms:
             return self._move(d, place, at, entered, cause, "held")
         return False
+
+    def _enter(self, d: Decision, place: tuple[int, int], at: int, entered: int) -> bool:
+        """A newcomer's first deeds say little: who fills a basket has not ordered *yet*."""
+        if self.hysteresis.first_ms:
+            if d.pending == 0:
+                d.pending, d.pending_since = entered, at
+                return True
+            if at - d.pending_since < self.hysteresis.first_ms:
+                return False
+        return self._move(d, place, at, entered, "first", None)
 
     def _stay(self, d: Decision) -> bool:
         stale = d.stamp != self.model.version

@@ -105,6 +105,7 @@ class KafkaSource:
         self._consumer = Consumer(
             {**settings, **CONSUMER, **membership, "error_cb": self._note_error}
         )
+        self._settings = settings
         self._admin = AdminClient(dict(settings))
         # What the metadata look like while this is no member: such are never used.
         self._nobody = self._consumer.consumer_group_metadata()
@@ -156,6 +157,9 @@ class KafkaSource:
             (future,) = self._admin.describe_topics(names, request_timeout=SECONDS).values()
             return str(future.result().topic_id)
         except KafkaException as error:
+            # A client that was told of no controller while one was starting would go on waiting
+            # for it: unlike consumers, one that knows no topic never asks again.
+            self._admin = AdminClient(dict(self._settings))
             raise failure(f"topic {self.topic}", error.args[0]) from error
 
     def partitions(self) -> int:

@@ -77,11 +77,15 @@ class Models(Mapping[int, ModelRecord]):
     def __init__(self, settings: Settings, topic: str, group: str = "segstream.reader") -> None:
         """`group`: one that this user may see. It is never joined, but the client looks for it."""
         self.topic = topic
-        self._consumer = Consumer({**settings, **_CONSUMER, "group.id": group})
-        self._admin = AdminClient(dict(settings))
+        self._settings, self._group = settings, group
+        self._consumer, self._admin = self._clients()
         self._models: dict[int, Model] = {}
         self._renames: dict[int, Rename] = {}
         self._next = -1
+
+    def _clients(self) -> tuple[Consumer, AdminClient]:
+        consumer = Consumer({**self._settings, **_CONSUMER, "group.id": self._group})
+        return consumer, AdminClient(dict(self._settings))
 
     def __getitem__(self, version: int) -> ModelRecord:
         return self._models[version].record
@@ -112,13 +116,26 @@ class Models(Mapping[int, ModelRecord]):
     def refresh(self) -> None:
         """Read to what is the end of the topic now. Unavailable if that takes too long.
 
+        Then the next one reads with new clients: one that was told of no leader while a broker was
+        starting may go on believing it.
+
         The end is that of all records, committed or not: a transaction just committed may not
         be visible for some milliseconds, and one that is still open may yet become a version.
         """
         try:
             self._read_to(self._end())
         except KafkaException as error:
+            self._begin_again()
             raise Unavailable(f"{self.topic}: {error.args[0].str()}") from error
+        except Unavailable:
+            self._begin_again()
+            raise
+
+    def _begin_again(self) -> None:
+        self._consumer.close()
+        self._consumer, self._admin = self._clients()
+        if self._next >= 0:
+            self._consumer.assign([TopicPartition(self.topic, 0, self._next)])
 
     def _end(self) -> int:
         return log_ends(self._admin, [TopicPartition(self.topic, 0)])[0]

@@ -79,6 +79,14 @@ def growth(name: str, samples: list[tuple[float, int]]) -> Growth:
     return Growth(name, 60 * float(hours[-1]), float(mib[0]), float(mib[-1]), float(slope), error)
 
 
+def threads(pid: int) -> int:
+    """0 if the process has ended (Linux)."""
+    try:
+        return len(list((Path("/proc") / str(pid) / "task").iterdir()))
+    except OSError:
+        return 0
+
+
 def resident(pid: int) -> int:
     """Bytes; 0 if the process has ended (Linux)."""
     try:

@@ -25,7 +25,7 @@ from redis import Redis
 
 from segstream.shell.local import LocalUnavailable, Servers, local_servers
 from tests.faults import backup
-from tests.faults.memory import WARM_SECONDS, Growth, Memory
+from tests.faults.memory import WARM_SECONDS, Growth, Memory, resident, threads
 from tests.faults.plan import Fault, faults
 from tests.faults.proxy import HOST, Proxy
 from tests.faults.scene import Scene, last, scene, unlike_once
@@ -126,8 +126,17 @@ class Soak:
             stands = {p: (self.at.checkpoint(p).offset, ends[p]) for p in self.at.partitions}
             logs = [f"{slot}:\n{last(server)}" for slot, server in self.at.running.items()]
             return [f"{error}: {stands}", *logs]
-        self.tell(f"     truce: caught up after {time.monotonic() - began:.1f} s")
+        self.tell(f"     truce: caught up after {time.monotonic() - began:.1f} s; {self.held()}")
         return unlike_once(self.at)
+
+    def held(self) -> str:
+        """Memory and threads of those that are never killed."""
+        found = {slot: self.at.running[slot].pid for slot in ALWAYS}
+        return ", ".join(
+            f"{slot} {resident(pid) >> 20} MiB, {threads(pid)} threads"
+            for slot, pid in found.items()
+            if pid is not None
+        )
 
     # -- processes --------------------------------------------------------------------
 
