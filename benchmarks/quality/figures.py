@@ -25,7 +25,7 @@ def figures_of(play: Play, course: Course, data: DataSet) -> Figures:
         **_calm(play, course),
         **(_switches(course) if data.truth is not None else {}),
         **_told(play),
-        **_drift(play, data.drifts, course.rows[0]["at"]),
+        **_drift(play, data.drifts),
     }
 
 
@@ -134,8 +134,8 @@ def _told(play: Play) -> Figures:
     }
 
 
-def _drift(play: Play, drifts: tuple[int, int] | None, begin: int) -> Figures:
-    """When drift was told from an instant on; `drifts` as in DataSet.
+def _drift(play: Play, drifts: tuple[int, int] | None) -> Figures:
+    """When drift was told, once the longest window was full; `drifts` as in DataSet.
 
     By an alarm, or by a version in which a challenger won: then the segments themselves are new.
     """
@@ -146,7 +146,8 @@ def _drift(play: Play, drifts: tuple[int, int] | None, begin: int) -> Figures:
     found |= {v.panel.at for v in versions if (v.quality["challenger_gap"] or 0) >= margin}
     if not told:
         return {}
-    alarms = sorted(ms for at in found if (ms := instant_ms(at)) >= begin)
+    full = play.begun + play.window
+    alarms = sorted(ms for at in found if (ms := instant_ms(at)) >= full)
     figures: Figures = {"drift_alarms": [ms_text(at)[:10] for at in alarms]}
     if drifts is not None:
         first, until = drifts

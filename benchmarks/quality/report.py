@@ -95,8 +95,9 @@ gets.
   out. *By chance*: the same customers 101 days earlier, when nothing had happened.
 - **Rules** count in versions with a silhouette of at least 0.3; in others they are approximate.
 - **Drift** is told by an alarm, or by a version in which a challenger won: then the segments
-  themselves are new. Before anything has drifted that is false; then a new persona appears, on day
-  240 of the shop. 60 days: not before the next drift. In the calm shop nothing ever drifts.
+  themselves are new. It counts once the longest window is full, in brackets, too. Before anything
+  has drifted it is false; then a new persona appears, on day 240 of the shop. 60 days: not before
+  the next drift. In the calm shop nothing ever drifts.
 - **River's loop**: raw features, `river.cluster.KMeans.learn_one` after every event, halflife 0.5;
   a missing value is 0.
 - **Other data**: `make quality DATA=calls.jsonl.gz` (Segment Spec calls) or `make quality
