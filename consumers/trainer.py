@@ -5,13 +5,14 @@ from collections.abc import Callable
 
 from consumers.settings import Settings
 from segstream.core.expression import parse_duration
-from segstream.learn import TrainedFeature, Training
+from segstream.learn import Training
 from segstream.shell import access, http
 from segstream.shell.kafka_trainer import KafkaPress, KafkaSamples
 from segstream.shell.memory import tidying
 from segstream.shell.metrics import TrainerMetrics
 from segstream.shell.models import Models
 from segstream.shell.river import CustomerKMeans
+from segstream.space import TrainedFeature
 from segstream.trainer import Ports, Trainer
 
 log = logging.getLogger(__name__)

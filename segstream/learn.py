@@ -19,7 +19,7 @@ a panel that has grown are *major*: what came before is no measure for drift any
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,31 +35,18 @@ from segstream.core.panel import Panel
 from segstream.core.record import (
     Choice,
     Drift,
-    ModelFeature,
     ModelRecord,
     ModelSegment,
     Retired,
+    Rules,
 )
 from segstream.core.record import Panel as PanelRecord
 from segstream.rules import segment_rules
+from segstream.space import TrainedFeature, fit_space
 
 TRIES = 10
 
 Labels = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class TrainedFeature:
-    """How the trainer prepares a coordinate. `clip`: quantiles; `low`, `high`: words for names."""
-
-    name: str
-    expression: str
-    transform: Literal["none", "log1p"] = "none"
-    fill: float | Literal["median"] = "median"
-    weight: float = 1.0
-    low: str | None = None
-    high: str | None = None
-    clip: tuple[float, float] = (0.005, 0.995)
 
 
 @dataclass(frozen=True)
@@ -102,6 +89,11 @@ class Found(NamedTuple):
     gap: float | None
     anew: bool
 
+    @property
+    def segments(self) -> Labels:
+        """The id of each customer's segment."""
+        return np.array(self.ids)[self.partition.labels]
+
 
 def fit(
     training: Training,
@@ -120,7 +112,7 @@ def fit(
     if not customers:
         raise ValueError("no customers to learn from")
     raw = panel.matrix(customers)
-    features = fit_space(training, raw)
+    features = fit_space(training.features, raw)
     z = coordinates(raw, features)
     before = np.array([held.get(customer, 0) for customer in customers])
     version = 1 if parent is None else parent.model + 1
@@ -130,8 +122,7 @@ def fit(
     found = _find(training, k, z, before, parent, rng)
     # by the customers' hashes, so that next week's rules are learned from the same people
     held_out = np.array([customer % 10 < 3 for customer in customers])
-    labels = np.array(found.ids)[found.partition.labels]
-    rules = segment_rules(raw, labels, features, held_out)
+    rules = segment_rules(raw, found.segments, features, held_out)
     return ModelRecord(
         model=version,
         parent=None if parent is None else parent.model,
@@ -139,50 +130,13 @@ def fit(
         at=ms_text(at),
         features=features,
         features_id=training.features_id,
-        segments=[
-            segment.model_copy(update={"rules": rules.get(segment.segment)})
-            for segment in _segments(training, found, raw, before, parent)
-        ],
+        segments=_segments(training, found, raw, rules, before, parent),
         retired=_retired(found, before, parent),
         panel=PanelRecord(customers=len(customers), level=panel.level, at=ms_text(at)),
         quality=_quality(z, found),
         choice=chosen,
         drift=_drift(seen, parent, version, at, major=found.anew),
     ).sealed()
-
-
-def fit_space(training: Training, raw: Vectors) -> list[ModelFeature]:
-    """Fill, clip, mean and scale of every feature over the panel (raw: float32[n, d])."""
-    return [_measure(f, raw[:, j].astype(np.float64)) for j, f in enumerate(training.features)]
-
-
-def _measure(feature: TrainedFeature, raw: npt.NDArray[np.float64]) -> ModelFeature:
-    known = raw[~np.isnan(raw)]
-    if feature.fill == "median":
-        fill = float(np.median(known)) if len(known) else 0.0
-    else:
-        fill = float(feature.fill)
-    x = _transformed(np.where(np.isnan(raw), fill, raw), feature.transform)
-    lo, hi = (float(bound) for bound in np.quantile(x, feature.clip))
-    x = np.clip(x, lo, hi)
-    mean, scale = float(x.mean()), float(x.std())
-    if scale <= 1e-9 * max(1.0, abs(mean)):  # constant: it must separate nobody, nor divide by 0
-        scale = 1.0
-    return ModelFeature(
-        name=feature.name,
-        expression=feature.expression,
-        transform=feature.transform,
-        clip=(lo, hi),
-        fill=fill,
-        mean=mean,
-        scale=scale,
-        weight=feature.weight,
-        average=number(known.mean()) if len(known) else None,
-    )
-
-
-def _transformed(x: npt.NDArray[np.float64], transform: str) -> npt.NDArray[np.float64]:
-    return np.log1p(np.maximum(x, 0)) if transform == "log1p" else x
 
 
 def _choice(
@@ -292,7 +246,12 @@ def _named(
 
 
 def _segments(
-    training: Training, found: Found, raw: Vectors, before: Labels, parent: ModelRecord | None
+    training: Training,
+    found: Found,
+    raw: Vectors,
+    rules: Mapping[int, Rules],
+    before: Labels,
+    parent: ModelRecord | None,
 ) -> list[ModelSegment]:
     weights = np.array([f.weight for f in training.features])
     profiles = {
@@ -304,8 +263,7 @@ def _segments(
     names = name_segments(
         profiles, training.vocabulary, {i: s.name for i, s in known.items()}, people
     )
-    after = np.array(found.ids)[found.partition.labels]
-    fates = lifecycle.fates(before, after, known.keys())
+    fates = lifecycle.fates(before, found.segments, known.keys())
     segments = []
     for i, segment in enumerate(found.ids):
         members = found.partition.labels == i
@@ -323,6 +281,7 @@ def _segments(
                     f.name: round(z, 6)
                     for f, z in zip(training.features, profiles[segment], strict=True)
                 },
+                rules=rules.get(segment),
                 fate=fates.get(segment),
             )
         )
@@ -345,9 +304,8 @@ def _retired(found: Found, before: Labels, parent: ModelRecord | None) -> list[R
     if parent is None:
         return []
     retired = list(parent.retired)
-    after = np.array(found.ids)[found.partition.labels]
     retired += [
-        lifecycle.retire(segment, before, after)
+        lifecycle.retire(segment, before, found.segments)
         for segment in parent.segments
         if segment.segment not in found.ids
     ]

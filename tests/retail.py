@@ -19,7 +19,8 @@ from segstream.core.calendar import DAY, instant_ms, midnight_after
 from segstream.core.feature import Vectors
 from segstream.core.hash import customer_hash
 from segstream.core.panel import Panel, PanelSample
-from segstream.learn import TrainedFeature, Training
+from segstream.learn import Training
+from segstream.space import TrainedFeature
 
 DATA = Path(__file__).parents[1] / "segstream" / "presets" / "retail-year.csv.xz"
 WINDOW = 90 * DAY

@@ -16,7 +16,8 @@ from segstream.core.feature import Vectors
 from segstream.core.output import ms_text
 from segstream.core.panel import Panel, PanelSample
 from segstream.core.record import Drift, ModelRecord
-from segstream.learn import TrainedFeature, Training, fit
+from segstream.learn import Training, fit
+from segstream.space import TrainedFeature
 
 START = instant_ms("2026-01-01T00:00:00Z")
 FEATURES = 6

@@ -17,8 +17,9 @@ from segstream.core.lifecycle import told, told_retired
 from segstream.core.model import Model
 from segstream.core.panel import Panel, PanelSample
 from segstream.core.record import Drift, ModelRecord, digest_of
-from segstream.learn import TrainedFeature, Training, fit, fit_space, overlap
+from segstream.learn import Training, fit, overlap
 from segstream.shell.models import model_from
+from segstream.space import TrainedFeature, fit_space
 from tests import retail
 
 NAN = math.nan
@@ -80,7 +81,7 @@ class TestPanel:
 
 class TestSpace:
     def measure(self, feature: TrainedFeature, *column: float):  # type: ignore[no-untyped-def]
-        (found,) = fit_space(Training((feature,), "x"), values(*([x] for x in column)))
+        (found,) = fit_space((feature,), values(*([x] for x in column)))
         return found
 
     def test_missing_becomes_the_median_of_what_is_known(self) -> None:

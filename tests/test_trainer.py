@@ -13,8 +13,9 @@ from segstream.core.hash import customer_hash, level_of
 from segstream.core.output import ms_text
 from segstream.core.panel import PanelSample
 from segstream.core.record import ModelRecord
-from segstream.learn import TrainedFeature, Training
+from segstream.learn import Training
 from segstream.shell.river import CustomerKMeans
+from segstream.space import TrainedFeature
 from segstream.testing.trainer import Fault, MemoryTopics, Notes, memory_ports
 from segstream.trainer import Trainer
 

@@ -12,7 +12,8 @@ from segstream.core import kmeans
 from segstream.core.feature import Vectors
 from segstream.core.model import coordinates
 from segstream.core.record import ModelFeature
-from segstream.learn import Training, fit_space
+from segstream.learn import Training
+from segstream.space import fit_space
 
 TRIES = 10
 
@@ -44,7 +45,7 @@ class NightlyBatch:
 
     def fit(self, raw: Vectors) -> tuple[Fitted, int]:
         """Tonight's model; how many customers it puts elsewhere than yesterday's would."""
-        space = fit_space(self.training, raw)
+        space = fit_space(self.training.features, raw)
         z = coordinates(raw, space).astype(np.float64)
         found = KMeans(self.training.k, n_init=TRIES, random_state=self.seed).fit(z)
         centres: Floats = found.cluster_centers_

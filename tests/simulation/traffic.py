@@ -12,7 +12,8 @@ from segstream.core.hash import Partitioner
 from segstream.core.output import ms_text
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function
-from segstream.learn import TrainedFeature, Training
+from segstream.learn import Training
+from segstream.space import TrainedFeature
 from tests.oracle_reading import partition_of
 from tests.streams import Stream, generate_topic
 from tests.streams_config import random_models
