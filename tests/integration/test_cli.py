@@ -200,7 +200,7 @@ def test_servers_that_do_not_answer(shop: Deployment) -> None:
 def test_settings_are_shown_and_checked(shop: Deployment) -> None:
     check = shop.command("config", "check")
     assert check.returncode == 0
-    assert "the settings are fine: 6 features" in check.stdout
+    assert "the settings are fine: 7 features" in check.stdout
     shown = json.loads(shop.command("config", "show").stdout)
     assert shown["layout"] == shop.settings.layout
     assert shown["training"]["first_customers"] == 20

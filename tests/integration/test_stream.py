@@ -36,7 +36,7 @@ MORE = """
 tick.period = "12h"
 hysteresis.hold = "2d"
 panel.size = 180
-training = { first_customers = 60, maintain = "3d", segments = 4 }
+training = { first_customers = 60, maintain = "3d", moved = 0, segments = 4 }
 
 [measures.dearest]
 kind = "last"
@@ -57,7 +57,8 @@ kind = "choice"
 values = ["gold", "silver"]
 """
 # The preset with windows of 14 days, so that customers are forgotten within the two months.
-CONFIG = MORE + (PRESETS / "retail.toml").read_text().replace("90d", "14d").partition("\n\n")[2]
+MEASURES, _, _ = (PRESETS / "retail.toml").read_text().partition("[hysteresis]")
+CONFIG = MORE + MEASURES.replace("90d", "14d").partition("\n\n")[2]
 
 
 def shop() -> list[Call]:
