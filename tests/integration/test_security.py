@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -187,7 +188,10 @@ def refusal(process: str, own: Settings) -> str:
     finally:
         gc.unfreeze()  # the segmenter has no time for collections; its clients have cycles
         gc.set_threshold(*before)
-        gc.collect()
+        with warnings.catch_warnings():
+            # What a client that was refused leaves behind in cycles may hold an open socket.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
     return ""
 
 
