@@ -51,14 +51,7 @@ OWN = frozenset(
     }
 )  # fmt: skip
 #: librdkafka writes a line per failed attempt to connect; what matters reaches us as errors.
-CLIENT = {
-    "log_level": 2,
-    "log.connection.close": False,
-    "reconnect.backoff.ms": 200,
-    # A broker that is just starting may tell of no brokers, and a client believes it until it asks
-    # again: five minutes, as it comes.
-    "topic.metadata.refresh.interval.ms": 10_000,
-}
+QUIET = {"log_level": 2, "log.connection.close": False, "reconnect.backoff.ms": 200}
 
 
 class Part(BaseModel):
@@ -257,7 +250,7 @@ class Settings(Part):
         description="definition to start from: retail, media; beside own measures: none",
     )
     kafka: dict[str, str | int | float | bool] = Field(
-        default={**CLIENT, "bootstrap.servers": "127.0.0.1:9092"},
+        default={**QUIET, "bootstrap.servers": "127.0.0.1:9092"},
         description="any librdkafka property",
     )
     redis: RedisSettings = RedisSettings()
@@ -308,7 +301,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         mistakes += error.mistakes
     mistakes += _kafka_mistakes(body["kafka"])
     here = {"bootstrap.servers": "127.0.0.1:9092"}
-    body["kafka"] = {**CLIENT, **here, **body["kafka"]}
+    body["kafka"] = {**QUIET, **here, **body["kafka"]}
     try:
         # A stand-in lets the other settings be checked when the definition has mistakes.
         settings = Settings.model_validate({**body, "definition": definition or define(_retail())})
