@@ -25,6 +25,7 @@ GROUPS = {**dict.fromkeys(("contract", "faults", "integration"), "servers"), "si
 """Directories whose tests share what is dear to make: servers, or schedules under way."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run side by side, tests of a group stay with one process, which makes that once."""
     here = Path(__file__).parent
