@@ -14,7 +14,7 @@ demo: .venv/.ready ## Run the demo: real Kafka and Valkey, no Docker (ARGS=--jso
 	@$(BIN)/segstream demo $(ARGS)
 
 test: .venv/.ready-dev ## Run the tests: on servers, beside the others (ARGS=... for pytest)
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: .venv/.ready-dev ## Lint, format, types, import contracts
 	$(BIN)/ruff check .
