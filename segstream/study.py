@@ -197,20 +197,19 @@ class Study:
         Every version costs customers a change that they did not cause, so one that would hardly
         put anybody elsewhere is not, until the newest one has become old.
         """
-        if self.newest is None or self._model is None or record.drift is None:
+        if self._model is None or record.drift is None:
             return True
         major = record.drift.reference == record.model
         alarmed = record.drift.early == record.panel.at
         old = self._periods(day) >= OLD
-        return major or alarmed or old or self._moved(record) >= self.training.moved
+        return major or alarmed or old or self._moved(self._model, record) >= self.training.moved
 
-    def _moved(self, record: ModelRecord) -> float:
+    def _moved(self, newest: Model, record: ModelRecord) -> float:
         """Share of the panel that a version puts elsewhere than the newest one does."""
-        if self._model is None or not len(self.panel):
-            return 0.0
         raw = self.panel.matrix()
         before, after = (
-            m.ids[m.nearest(m.distances(m.coordinates(raw)))] for m in (self._model, Model(record))
+            model.ids[model.nearest(model.distances(model.coordinates(raw)))]
+            for model in (newest, Model(record))
         )
         return float(np.mean(before != after))
 

@@ -187,7 +187,7 @@ def compare(year: Year, processes: int = 2) -> Seen:
 
 def small_training() -> Training:
     """For a part of the customers."""
-    return replace(year_training(), first_customers=40)
+    return replace(year_training(), first_customers=40, moved=0)
 
 
 def main() -> int:

@@ -25,10 +25,10 @@ QUIET = 3
 
 PRESET = Path(__file__).parents[2] / "segstream" / "presets" / "retail.toml"
 MEASURES, _, _ = PRESET.read_text().partition("[hysteresis]")
-"""And features; the tests have a hysteresis of their own."""
+"""And features; the tests have a hysteresis of their own, under which much happens."""
 _MORE = """
 tick.period = "12h"
-hysteresis.hold = "1d"
+hysteresis = { clear = 0.9, held = 0.95, hold = "1d" }
 panel.size = 120
 training = { first_customers = 40, maintain = "3d", moved = 0, segments = 3 }
 

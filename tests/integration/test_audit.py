@@ -49,7 +49,7 @@ def at(busy: Scene) -> Deployment:
     busy.settle()
     assert busy.crew.stop() == []
     changes = sum(busy.at.end("segment-changes", p) for p in busy.at.partitions)
-    assert changes > 30, "too little has happened"
+    assert changes > 100, "too little has happened"
     return busy.at
 
 

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 import tomllib
-import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -188,10 +187,7 @@ def refusal(process: str, own: Settings) -> str:
     finally:
         gc.unfreeze()  # the segmenter has no time for collections; its clients have cycles
         gc.set_threshold(*before)
-        with warnings.catch_warnings():
-            # What a client that was refused leaves behind in cycles may hold an open socket.
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
+        gc.collect()
     return ""
 
 
@@ -233,7 +229,7 @@ def test_a_right_that_is_lost_at_work_ends_it_too(played: Deployment, place: Sec
     finally:
         place.allow("segmenter", right)
     said = " ".join(log_of(server).split())
-    assert f"does not allow this user: not committed: topic {right.name}" in said
+    assert f"does not allow this user: not committed: topic {right.name}" in said, said
     assert "Traceback" not in said
     played.start("segmenter", "segmenter", **place.environment("segmenter"))
     wait(played.caught_up, "all is computed", 40)
