@@ -103,6 +103,8 @@ class _Walk:
         moves: list[Move],
     ) -> None:
         self.model, self.hysteresis = model, hysteresis
+        # texts of the settings: not to be read again for every row
+        self.hold_ms, self.first_ms = hysteresis.hold_ms, hysteresis.first_ms
         self.nearest_under, self.moves = nearest_under, moves
 
     def evaluate(
@@ -132,17 +134,17 @@ class _Walk:
         if d.pending != entered:
             d.pending, d.pending_since = entered, at
             return True
-        if at - d.pending_since >= self.hysteresis.hold_ms:
+        if at - d.pending_since >= self.hold_ms:
             return self._move(d, place, at, entered, cause, "held")
         return False
 
     def _enter(self, d: Decision, place: tuple[int, int], at: int, entered: int) -> bool:
         """A newcomer's first deeds say little: who fills a basket has not ordered *yet*."""
-        if self.hysteresis.first_ms:
+        if self.first_ms:
             if d.pending == 0:
                 d.pending, d.pending_since = entered, at
                 return True
-            if at - d.pending_since < self.hysteresis.first_ms:
+            if at - d.pending_since < self.first_ms:
                 return False
         return self._move(d, place, at, entered, "first", None)
 
