@@ -102,7 +102,10 @@ class Transactions:
         try:
             self._transaction(self._producer, fill, offsets, metadata)
         except KafkaException as error:
-            raise self._recovered(error.args[0]) from error
+            why, *where = error.args
+            if where:
+                self._failed, self._failed_on = why, where[0]
+            raise self._recovered(why) from error
         except TimeoutError as error:
             log.warning("the client did not come back from a transaction; it is replaced")
             self._producer = None
@@ -204,10 +207,15 @@ def _note_error(error: KafkaError) -> None:
 
 
 def produce(producer: Producer, topic: str, **record: Any) -> None:
-    """`Producer.produce`, waiting while the client's queue is full."""
+    """`Producer.produce`, waiting while the client's queue is full.
+
+    KafkaException: (error, where). Metadata may tell of a missing right before anything is sent.
+    """
     while True:
         try:
             producer.produce(topic, **record)
             return
         except BufferError:
             producer.poll(0.1)
+        except KafkaException as error:
+            raise KafkaException(error.args[0], f"topic {topic}") from error

@@ -33,6 +33,7 @@ from segstream.shell.contract import rights, topics
 from segstream.shell.kafka import KafkaSink
 from segstream.shell.local.plan import HOST
 from segstream.shell.redis import RedisStore, connect
+from segstream.shell.transaction import Transactions, produce
 from tests.faults.traffic import CONFIG, traffic
 from tests.integration.deployment import HOME, Deployment, deployment, log_of, offspring, wait
 from tests.integration.secured import Secured, redis_with_tls, secured
@@ -216,6 +217,26 @@ def test_without_any_one_right_a_process_refuses_and_names_it(
     else:
         assert f"does not allow this user: {right}. " in said
     assert "segstream rights" in said
+
+
+def test_a_refused_record_names_its_topic(played: Deployment, place: Secured) -> None:
+    """Whether the broker refuses it, or the client does not even take it: by then it knows."""
+    right = Right("Write", "topic", played.topic("customer-events-dlq"))
+    own = load(played, place.environment("segmenter"))
+    transactions = Transactions(own.kafka, f"{own.group('segmenter')}.refused")
+
+    def fill(producer: Producer) -> None:
+        producer.list_topics(right.name, timeout=10)
+        produce(producer, right.name, value=b"{}", partition=0)
+
+    transactions.commit(fill)
+    place.forbid("segmenter", right)
+    try:
+        for _ in range(3):
+            with pytest.raises(Refused, match=f"not committed: topic {re.escape(right.name)}: "):
+                transactions.commit(fill)
+    finally:
+        place.allow("segmenter", right)
 
 
 def test_a_right_that_is_lost_at_work_ends_it_too(played: Deployment, place: Secured) -> None:
