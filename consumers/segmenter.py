@@ -55,6 +55,7 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
         source = KafkaSource(settings.kafka, topic, group)
         opened.callback(source.close)
         models = Models(settings.kafka, settings.topic("segment-models"), group)
+        opened.callback(models.close)
         worker = Worker(
             Function(settings.definition),
             Ports(source, store, sink, models, WallClock(), metrics),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from consumers.settings import Settings
 from segstream.core.expression import parse_duration
@@ -45,19 +46,21 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
     )
     access.require("trainer", settings.kafka, settings.topics.prefix, settings.namespace)
     group = settings.group("trainer")
-    models = settings.topic("segment-models")
-    press = KafkaPress(
-        settings.kafka,
-        f"{group}.{settings.slot}",
-        models,
-        settings.topic("customer-events"),
-    )
-    press.start()
-    samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)
-    ports = Ports(samples, Models(settings.kafka, models, group), press, CustomerKMeans, metrics)
-    log.info("trainer %s: metrics on port %d", settings.slot, port)
-    try:
+    topic = settings.topic("segment-models")
+    # What is open is closed in any case: also when the start is refused half-way.
+    with ExitStack() as opened:
+        press = KafkaPress(
+            settings.kafka,
+            f"{group}.{settings.slot}",
+            topic,
+            settings.topic("customer-events"),
+        )
+        opened.callback(press.close)
+        press.start()
+        samples = KafkaSamples(settings.kafka, settings.topic("feature-samples"), group)
+        opened.callback(samples.close)
+        models = Models(settings.kafka, topic, group)
+        opened.callback(models.close)
+        ports = Ports(samples, models, press, CustomerKMeans, metrics)
+        log.info("trainer %s: metrics on port %d", settings.slot, port)
         Trainer(training_of(settings), ports).run(tidying(stop))
-    finally:
-        samples.close()
-        press.close()
