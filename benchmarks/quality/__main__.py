@@ -11,6 +11,10 @@ from rich.console import Console
 from benchmarks.quality import report, sources
 from benchmarks.quality.course import DataSet
 from benchmarks.quality.measure import Measured, measure
+from benchmarks.quality.play import Unusable
+from segstream.core.check import ConfigError
+from segstream.core.mapping import MappingError
+from segstream.shell.files import FileError
 
 ROOT = Path(__file__).parents[2]
 QUICK_DAYS = 120
@@ -33,18 +37,21 @@ def main(
 
     The standard runs are written to docs/, everything else to build/quality/ unless told otherwise.
     """
-    if data is None:
-        chosen = [d for d in sources.standard(k) if not only or d.name in only.split(",")]
-    else:
-        chosen = [sources.of_file(data, mapping=mapping, truth=truth, config=config, k=k)]
     tell = Console(stderr=True, style="dim").print
     found: list[tuple[DataSet, Measured]] = []
-    for one in chosen:
-        began = time.monotonic()
-        limit = QUICK_DAYS if quick else days
-        measured = measure(one, days=limit, tell=lambda text: tell(text, markup=False))
-        tell(f"{one.name}: {time.monotonic() - began:.0f} s", markup=False)
-        found.append((one, measured))
+    try:
+        if data is None:
+            chosen = [d for d in sources.standard(k) if not only or d.name in only.split(",")]
+        else:
+            chosen = [sources.of_file(data, mapping=mapping, truth=truth, config=config, k=k)]
+        for one in chosen:
+            began = time.monotonic()
+            limit = QUICK_DAYS if quick else days
+            measured = measure(one, days=limit, tell=lambda text: tell(text, markup=False))
+            tell(f"{one.name}: {time.monotonic() - began:.0f} s", markup=False)
+            found.append((one, measured))
+    except (ConfigError, FileError, MappingError, OSError, Unusable) as error:
+        raise SystemExit(f"quality: {error}") from None
     command = "make quality" if data is None else f"make quality DATA={data.name}"
     command += f' ARGS="--only {only}"' if only else ""
     # Only the standard runs, whole, are published.

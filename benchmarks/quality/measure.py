@@ -13,7 +13,7 @@ from benchmarks.quality import compare
 from benchmarks.quality.compare import Ints, Truth
 from benchmarks.quality.course import Course, DataSet
 from benchmarks.quality.figures import Figures, figures_of
-from benchmarks.quality.play import Night, Play
+from benchmarks.quality.play import Night, Play, Unusable
 from benchmarks.quality.rivals import NightlyBatch, RiverLoop
 from segstream.core.feature import Vectors
 from segstream.core.model import Model, coordinates
@@ -55,7 +55,7 @@ def measure(
             if len(course.rows) % 100 == 0:
                 tell(f"{data.name}: {ms_text(night.at)[:10]}, {len(night.customers)} customers")
     if not course.rows:
-        raise ValueError(f"{data.name}: never enough customers for a model")
+        raise Unusable(f"{data.name}: never enough customers for a model")
     settled = course.since(play.begun + play.window)
     figures, early = (figures_of(play, some, data) for some in (settled, course))
     return Measured(figures, early, *_columns(course, play))

@@ -42,6 +42,10 @@ _WHERE = Partition(0, 1, "murmur2", "customer-events")
 Ints = npt.NDArray[np.int64]
 
 
+class Unusable(ValueError):
+    """Data that cannot be measured, and why."""
+
+
 class Move(NamedTuple):
     """A Change as published; segment 0 is none."""
 
@@ -124,7 +128,7 @@ def _days(calls: Iterable[Numbered]) -> Iterator[tuple[int, list[bytes]]]:
     next_day: int | None = None
     for day, found in groupby(calls, key=_day):
         if next_day is not None and day < next_day:
-            raise ValueError(f"calls of {ms_text(day * DAY)[:10]} come after later ones: sort them")
+            raise Unusable(f"calls of {ms_text(day * DAY)[:10]} come after later ones: sort them")
         for empty in range(day if next_day is None else next_day, day):
             yield (empty + 1) * DAY, []
         next_day = day + 1
@@ -133,7 +137,7 @@ def _days(calls: Iterable[Numbered]) -> Iterator[tuple[int, list[bytes]]]:
 
 def _day(call: Numbered) -> int:
     if call[1] is None:
-        raise ValueError(f"line {call[0]} has no time that can be read")
+        raise Unusable(f"line {call[0]} has no time that can be read")
     return call[1] // DAY
 
 

@@ -4,11 +4,13 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 
 from benchmarks.quality.compare import Truth
 from benchmarks.quality.course import DataSet
+from benchmarks.quality.play import Unusable
 from consumers.settings import load
 from consumers.trainer import training_of
 from segstream.core.calendar import DAY, instant_ms
@@ -109,13 +111,24 @@ def of_file(
 
 
 def read_truth(path: Path) -> tuple[Truth, tuple[str, ...]]:
-    """A CSV with the columns customer, since (ISO 8601 with an offset, or ms) and label."""
+    """A CSV with a head: customer, since (ISO 8601 with an offset, or ms), and the label.
+
+    Unusable names the line that cannot be read.
+    """
+    found = []
     with path.open(encoding="utf-8", newline="") as file:
-        found = [(row["customer"], row["since"], row["label"]) for row in csv.DictReader(file)]
-    return coded(
-        (customer, int(since) if since.isdigit() else instant_ms(since), label)
-        for customer, since, label in found
-    )
+        rows = csv.reader(file)
+        for row in islice(rows, 1, None):
+            try:
+                customer, since, label = row
+                since_ms = int(since) if since.isdigit() else instant_ms(since)
+            except ValueError as error:
+                raise Unusable(
+                    f"{path}, line {rows.line_num}: {error}. Each line has three fields: customer, "
+                    "since (2024-01-31T00:00:00Z, or milliseconds), label"
+                ) from error
+            found.append((customer, since_ms, label))
+    return coded(found)
 
 
 def coded(stays: Iterable[tuple[str, int, str]]) -> tuple[Truth, tuple[str, ...]]:

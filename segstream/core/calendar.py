@@ -23,7 +23,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 @lru_cache(4_096)
 def instant_ms(text: str) -> int:
     """ms since 1970 of an ISO 8601 text with an offset; ValueError if there is no such instant."""
-    return (datetime.fromisoformat(text) - _EPOCH) // timedelta(milliseconds=1)
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} has no offset from UTC, such as Z or +01:00")
+    return (found - _EPOCH) // timedelta(milliseconds=1)
 
 
 def midnight_after(at: int) -> int:
