@@ -16,11 +16,13 @@ from benchmarks.quality import compare, report, sources
 from benchmarks.quality.compare import SEEN_DAYS, UNSEEN, Detection, Switch
 from benchmarks.quality.course import DataSet
 from benchmarks.quality.measure import Measured, measure
-from benchmarks.quality.play import Move, Play
+from benchmarks.quality.play import Move, Play, Unusable
 from benchmarks.quality.rivals import NightlyBatch, matched
+from consumers.simulate import write_truth
 from segstream.core import kmeans
 from segstream.core.calendar import DAY
 from segstream.core.model import coordinates
+from segstream.shop import Shop
 from tests.retail import TRAINING
 
 seeds = st.integers(0, 2**32 - 1)
@@ -159,6 +161,29 @@ segments = 4
 first_customers = 100
 """
 START = 19_700 * DAY
+
+
+def test_the_truth_that_simulate_writes_is_read(tmp_path: Path) -> None:
+    shop = Shop(customers=40, days=30, seed=3)
+    write_truth(shop, tmp_path / "truth.csv")
+    truth, labels = sources.read_truth(tmp_path / "truth.csv")
+    assert (truth, labels) == sources.coded(
+        (s.customer, s.since_ms, s.persona) for s in shop.stays()
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("c-1,2024-01-01,x", "has no offset"),
+        ("c-1,x", "not enough values"),
+        ("c-1,soon,x", "soon"),
+    ],
+)
+def test_a_truth_that_cannot_be_read_names_the_line(tmp_path: Path, line: str, what: str) -> None:
+    (tmp_path / "truth.csv").write_text(f"customer,since,label\nc-0,0,x\n{line}\n")
+    with pytest.raises(Unusable, match=f"line 3: .*{what}"):
+        sources.read_truth(tmp_path / "truth.csv")
 
 
 def stream(folder: Path) -> DataSet:

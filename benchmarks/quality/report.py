@@ -101,8 +101,9 @@ gets.
 - **River's loop**: raw features, `river.cluster.KMeans.learn_one` after every event, halflife 0.5;
   a missing value is 0.
 - **Other data**: `make quality DATA=calls.jsonl.gz` (Segment Spec calls) or `make quality
-  DATA=table.csv MAPPING=mapping.toml`; with `TRUTH=truth.csv` (columns customer, since, label),
-  `CONFIG=segstream.toml` and `K=8` as wanted. Figures go to build/quality/.
+  DATA=table.csv MAPPING=mapping.toml`; with `TRUTH=truth.csv` (three columns: customer, since and
+  label, as `segstream simulate --truth` writes them), `CONFIG=segstream.toml` and `K=8` as wanted.
+  Figures go to build/quality/.
 - **End to end**: `tests/integration/test_quality.py` plays a smaller shop through real Kafka and
   Redis, too: the same versions and the same memberships.
 """
