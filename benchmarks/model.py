@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.traffic import ADDED, COMPLETED, REFUNDED, START_MS, Floats, Ints, Traffic
+from benchmarks.traffic import ADDED, COMPLETED, REFUNDED, START_MS, VIEWED, Floats, Ints, Traffic
 from consumers.settings import Settings
 from consumers.trainer import training_of
 from segstream.core.expression import Recency, Term, Window
@@ -36,12 +36,13 @@ def _vectors(past: Traffic, features: Features) -> Vectors:
         return found.astype(np.float64)
 
     latest = np.full(size, -1, np.int64)
-    ordered: Ints = np.flatnonzero(past.kind == COMPLETED)
-    np.maximum.at(latest, past.customer[ordered], past.time[ordered])
+    active: Ints = np.flatnonzero(past.kind != REFUNDED)
+    np.maximum.at(latest, past.customer[active], past.time[active])
     terms: dict[Term, Floats] = {
-        Recency("orders"): np.where(latest < 0, np.nan, (START_MS - latest) / _DAY_MS),
+        Recency("activity"): np.where(latest < 0, np.nan, (START_MS - latest) / _DAY_MS),
         Window("orders", _WINDOW): tally(COMPLETED),
         Window("spend", _WINDOW): tally(COMPLETED, past.total),
+        Window("views", _WINDOW): tally(VIEWED),
         Window("adds", _WINDOW): tally(ADDED),
         Window("refunded", _WINDOW): tally(REFUNDED, past.total),
     }

@@ -21,6 +21,8 @@ PARTITIONS = 4
 START_MS = int(datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp() * 1000)
 """Event time at which the live traffic begins; long past, so that no time is clamped."""
 HISTORY_DAYS = 85
+SETTLING_MS = 2 * 3_600_000
+"""Longer than newcomers are watched before they enter a segment (`hysteresis.first`)."""
 SHARES = {
     "Product Viewed": 0.60,
     "Product Added": 0.25,
@@ -103,17 +105,20 @@ def people(number: int, zipf: float, partitions: int = PARTITIONS) -> People:
 def history(who: People, each: int = 4) -> Traffic:
     """The past 85 days: every customer once, and `each` − 1 times as many events by Zipf's law.
 
-    Times are in no order, but the first event of a partition is the latest: the clock stands at
-    START_MS from then on, so the past is filled in without a tick.
+    Times are in no order, but the first event of a partition is the latest: the clock stands
+    SETTLING_MS before START_MS from then on, so the past is filled in without a tick. In the end
+    everybody looks at something, just before START_MS: newcomers enter a segment by then.
     """
     rng = np.random.default_rng(1)
-    number = each * len(who.ids)
-    customer = np.concatenate(
-        [rng.permutation(len(who.ids)), who.draw(number - len(who.ids), rng)]
-    ).astype(np.int64)
-    time = START_MS - rng.integers(1, HISTORY_DAYS * _DAY_MS, number)
-    time[np.unique(who.partition[customer], return_index=True)[1]] = START_MS
-    return _filled(who, customer, time, 0, rng)
+    size = len(who.ids)
+    past = np.concatenate([rng.permutation(size), who.draw((each - 1) * size, rng)])
+    time = START_MS - SETTLING_MS - rng.integers(1, HISTORY_DAYS * _DAY_MS, len(past))
+    time[np.unique(who.partition[past], return_index=True)[1]] = START_MS - SETTLING_MS
+    customer = np.concatenate([past, rng.permutation(size)]).astype(np.int64)
+    filled = _filled(who, customer, np.append(time, np.full(size, START_MS - 1)), 0, rng)
+    filled.kind[len(past) :] = VIEWED
+    filled.total[len(past) :] = np.nan
+    return filled
 
 
 def live(who: People, events: int, *, first: int, rate: int = 20_000) -> Traffic:
