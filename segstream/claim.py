@@ -86,7 +86,7 @@ class Ground:
 
     def _require_model(self, version: int) -> None:
         if version not in self.models.at_hand():
-            self.models.refresh()
+            self.models.find([version])
         if version not in self.models.at_hand():
             raise Refused(
                 f"model version {version} is active but not in the topic of models. "

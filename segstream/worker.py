@@ -203,7 +203,7 @@ class Worker:
         decoded = self.timed("decode", lambda: self.function.decode(records, where))
         named = [c.version for _, c in decoded.controls if isinstance(c, ModelControl)]
         if any(version not in self.models.at_hand() for version in named):
-            self.models.refresh()
+            self.models.find(named)
         models = self.models.at_hand()
         batch = self.timed(
             "gather",

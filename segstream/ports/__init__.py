@@ -3,7 +3,7 @@
 `segstream/shell` has the real parts, `segstream/testing` public in-memory ones.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from segstream.core.batch import Checkpoint, Position
@@ -115,6 +115,9 @@ class Models(Protocol):
     def at_hand(self) -> Mapping[int, Model]: ...
     def refresh(self) -> None:
         """Read `segment-models` to its end."""
+
+    def find(self, versions: Collection[int]) -> None:
+        """`refresh`, more than once if one of these is not there."""
 
 
 class Clock(Protocol):

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import (
@@ -29,6 +29,10 @@ Settings = Mapping[str, Any]
 
 #: an open transaction may hold back the end for as long as its timeout, and a little longer
 PATIENCE = 30.0
+PAUSES = (0.2, 1.0, 2.0)
+"""Before a version is looked for again; a broker hears within them that it does not lead."""
+HURRY = 60.0
+"""So long nobody waits, after it was in vain."""
 RENAME = b"rename-"
 """Begins the keys of names that people give; those of versions are numbers."""
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
@@ -82,6 +86,7 @@ class Models(Mapping[int, ModelRecord]):
         self._models: dict[int, Model] = {}
         self._renames: dict[int, Rename] = {}
         self._next = -1
+        self._hurried_until = 0.0
 
     def _clients(self) -> tuple[Consumer, AdminClient]:
         consumer = Consumer({**self._settings, **_CONSUMER, "group.id": self._group})
@@ -130,6 +135,22 @@ class Models(Mapping[int, ModelRecord]):
         except Unavailable:
             self._begin_again()
             raise
+
+    def find(self, versions: Collection[int]) -> None:
+        """`refresh`, again and with new clients while one of these versions is not there.
+
+        A broker that has lost the lead and has not heard of it yet tells of an end long past. Who
+        names versions that never were must not hold up the rest: patience is had once a while.
+        """
+        self.refresh()
+        for pause in PAUSES if time.monotonic() >= self._hurried_until else ():
+            if self._models.keys() >= set(versions):
+                return
+            time.sleep(pause)
+            self._begin_again()
+            self.refresh()
+        if not self._models.keys() >= set(versions):
+            self._hurried_until = time.monotonic() + HURRY
 
     def _begin_again(self) -> None:
         self._consumer.close()

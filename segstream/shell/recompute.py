@@ -53,5 +53,5 @@ class Recomputer:
     def _step(self, records: Records, target: Position) -> tuple[int, list[Output]]:
         decoded, versions = self.again.decode(records)
         if not versions <= self._models.at_hand().keys():
-            self._models.refresh()
+            self._models.find(versions)
         return self.again.step(records, decoded, self._models.at_hand(), target)

@@ -4,7 +4,7 @@ They behave as the real ones do where the worker can tell the difference: `tests
 both against the same tests. Public, so that users can test their own configuration without servers.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from segstream.core.batch import Checkpoint, Position
@@ -202,6 +202,9 @@ class MemoryModels:
     def refresh(self) -> None:
         new = self.records.keys() - self._models.keys()
         self._models |= {version: Model(self.records[version]) for version in sorted(new)}
+
+    def find(self, _versions: Collection[int]) -> None:
+        self.refresh()
 
 
 @dataclass

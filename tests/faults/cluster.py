@@ -6,6 +6,7 @@ learns from. Each time all must go on without that node before it comes back.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -127,11 +128,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=3)
     seed = parser.parse_args().seed
     print(f"seed {seed}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="segstream-cluster-") as home:
-        problems = play_all(seed, Path(home), lambda line: print(line, flush=True))
+    home = Path(tempfile.mkdtemp(prefix="segstream-cluster-"))
+    problems = play_all(seed, home, lambda line: print(line, flush=True))
     for problem in problems:
         print(problem)
-    print(f"{len(problems)} violations")
+    print(f"{len(problems)} violations" + f"; logs and data are in {home}" * bool(problems))
+    if not problems:
+        shutil.rmtree(home)
     sys.exit(bool(problems))
 
 

@@ -4,15 +4,19 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from segstream.ports import NotCommitted
+from segstream.shell import offsets
 from segstream.shell.local import Servers
 from segstream.shell.models import Models
 from segstream.shell.transaction import Transactions
 from tests.faults.scene import scene
 from tests.integration.deployment import deployment, wait
+from tests.test_rename import PLAIN
 
 SEED = 6
 KILLS = 1
@@ -29,6 +33,32 @@ def test_models_are_read_when_the_broker_has_come_back(
         servers.kill_kafka(0)
         servers.start_kafka(0)
         models.refresh()
+        models.close()
+
+
+def test_a_version_is_found_although_an_end_is_told_that_is_long_past(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that has lost the lead may not have heard of it yet."""
+    asked: list[int] = []
+
+    def log_ends(*arguments: Any) -> list[int]:
+        asked.append(1)
+        return [0] if len(asked) == 1 else offsets.log_ends(*arguments)
+
+    monkeypatch.setattr("segstream.shell.models.log_ends", log_ends)
+    with deployment(servers, tmp_path, unique("kafka")) as at:
+        at.create()
+        topic, producer = at.topic("segment-models"), Producer(at.kafka)
+        producer.produce(topic, PLAIN.model_dump_json(by_alias=True), key=str(PLAIN.model))
+        assert producer.flush(30) == 0
+        models = Models(at.kafka, topic)
+        models.find([PLAIN.model])
+        assert PLAIN.model in models
+        assert len(asked) == 2
+        for _ in range(3):  # whoever names what never was is not waited for each time
+            models.find([PLAIN.model, 99])
+        assert len(asked) == 2 + 4 + 1 + 1
         models.close()
 
 

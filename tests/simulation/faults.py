@@ -32,7 +32,7 @@ PORTS: dict[str, dict[str, type[Exception] | None]] = {
         ("check", "announced", "announce", "checkpoint", "due", "load", "write"), Unavailable
     ),
     "sink": {"publish": NotCommitted, "append_clock": None},
-    "models": {"at_hand": None, "refresh": Unavailable},
+    "models": {"at_hand": None, "refresh": Unavailable, "find": Unavailable},
     "samples": {"poll": Unavailable, "settle": Unavailable, "restart": None, "handled": None},
     "versions": {"refresh": Unavailable, "records": None, "renames": Unavailable},
     "press": {"publish": NotCommitted, "announce": Unavailable},
