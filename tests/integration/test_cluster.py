@@ -1,0 +1,120 @@
+"""Three Kafka nodes and a cluster of Valkey: nothing lost, nothing twice, whatever moves or dies.
+
+The oracle says what States, Checkpoints and records must be, byte by byte: they are the same as on
+one server, because it knows of none.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from segstream.ports import Refused
+from segstream.shell.local import Servers, local_servers
+from segstream.shell.redis_client import connect
+from tests.faults.scene import Scene, scene
+from tests.faults.traffic import CONFIG
+from tests.integration.deployment import log_of, wait
+from tests.redis_cluster import Cluster, redis_cluster
+from tests.servers import needs_local
+
+SEED = 6
+PARTITIONS = 7
+"""Their slots are on all three primaries."""
+BEATS = 10
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Three Kafka nodes, and a Valkey that is no cluster."""
+    needs_local()
+    with local_servers(tmp_path_factory.mktemp("kafka"), kafka_nodes=3) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three primaries, and a replica of the first."""
+    needs_local()
+    with redis_cluster(tmp_path_factory.mktemp("redis") / "cluster", 3, 1) as made:
+        yield made
+
+
+@pytest.fixture
+def play(
+    servers: Servers, cluster: Cluster, unique: Callable[[str], str], tmp_path: Path
+) -> Iterator[Scene]:
+    """Two segmenters and a trainer under load, with States everywhere."""
+    print(f"seed {SEED}")
+    more = {
+        "SEGSTREAM_REDIS_URL": cluster.url,
+        "SEGSTREAM_REPLICATION": "3",
+        "SEGSTREAM_PARTITIONS": str(PARTITIONS),
+    }
+    with scene(servers, tmp_path, unique("cluster"), SEED, 8, CONFIG, **more) as made:
+        for slot in ("one", "two"):
+            made.crew.start("segmenter", slot)
+        made.crew.start("trainer", "trainer")
+        made.at.works("one", "two")
+        made.stream.start()
+        wait(lambda: made.at.end("segment-models") > 0, "a first version")
+        yield made
+
+
+def goes_on(play: Scene) -> None:
+    """All that is in the log by now is computed, while more comes."""
+    at = play.at
+    ends = {p: at.end("customer-events", p) for p in at.partitions}
+    wait(lambda: all(at.checkpoint(p).offset >= ends[p] for p in ends), "all is computed", 40)
+    sent = play.stream.sent
+    wait(lambda: play.stream.sent > sent + 10 * BEATS, "more is sent")
+
+
+def test_slots_move_and_primaries_die_under_load(play: Scene, cluster: Cluster) -> None:
+    at = play.at
+    slots = {p: cluster.slot(at.keys.meta(p)) for p in at.partitions}
+    holders = {p: cluster.owner(slot) for p, slot in slots.items()}
+    assert set(holders.values()) == {0, 1, 2}, "the test was to use all nodes"
+    goes_on(play)
+
+    by_key = next(p for p in holders if holders[p] == 1)  # as redis-cli does it
+    cluster.begin_move(slots[by_key], 2)
+    sent = play.stream.sent
+    assert cluster.move_keys(slots[by_key], 2, 3) == 3  # half-way, while records come
+    wait(lambda: play.stream.sent > sent + 20, "records are sent")
+    cluster.move_keys(slots[by_key], 2)
+    cluster.end_move(slots[by_key], 2)
+    goes_on(play)
+
+    at_once = next(p for p in holders if holders[p] == 2)  # as Valkey 9 does it
+    cluster.clients[2].execute_command(
+        "CLUSTER MIGRATESLOTS", "SLOTSRANGE", *2 * [slots[at_once]], "NODE", cluster.id(1)
+    )
+    wait(lambda: cluster.owner(slots[at_once], seen_by=1) == 1, "the slot is there")
+    goes_on(play)
+
+    cluster.kill(0)  # its replica takes over, perhaps without the last writes
+    wait(lambda: cluster.owner(slots[0], seen_by=3) != 0, "the replica takes over")
+    goes_on(play)
+    cluster.start(0)
+    cluster.serves()
+    cluster.kill(1)  # it has no replica, and comes back without the last second
+    wait(lambda: reclaimed(play, "CLUSTERDOWN"), "the whole cluster is down")
+    cluster.start(1)
+    cluster.serves()
+    goes_on(play)
+
+    assert play.finish() == []
+    assert reclaimed(play, "Redis moves slots") >= 2
+    assert reclaimed(play, "") >= 4
+
+
+def reclaimed(play: Scene, why: str) -> int:
+    """How often a partition was claimed again for a reason."""
+    lines = [line for s in play.at.running.values() for line in log_of(s).splitlines()]
+    return sum("is claimed again" in line and why in line for line in lines)
+
+
+def test_one_server_asked_as_a_cluster(servers: Servers) -> None:
+    with pytest.raises(Refused, match=r"Redis is one server.*redis://"):
+        connect(servers.redis_url.replace("redis://", "redis+cluster://"))
