@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from consumers import settings as settings_
@@ -143,8 +145,9 @@ def _whole(option: str, value: float) -> int:
 
 def _said(error: ValidationError) -> str:
     """Every mistake, under the names of the options."""
+    before = "price-" if error.title == Prices.__name__ else ""
     return "; ".join(
-        f"--{str(mistake['loc'][0]).replace('_', '-')}: {mistake['msg'].lower()}, "
+        f"--{before}{str(mistake['loc'][0]).replace('_', '-')}: {mistake['msg'].lower()}, "
         f"not {mistake['input']:g}"
         for mistake in error.errors()
     )
@@ -163,15 +166,18 @@ def body(found: Size) -> dict[str, Any]:
 
 def show(found: Size, console: Console) -> None:
     """A table to check by hand."""
-    table = Table(show_lines=False)
-    for name in ("", "", "value", "", "from"):
-        table.add_column(name, justify="right" if name == "value" else "left", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("what", no_wrap=True)
+    table.add_column("", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("from")
     before = ""
     for line in found.lines:
         if line.part != before:
             table.add_section()
-        part, before = ("" if line.part == before else line.part), line.part
-        table.add_row(part, line.name, n(line.value), line.unit, line.how)
+            table.add_row(f"[bold]{line.part}[/bold]")
+        before = line.part
+        table.add_row(f"  {line.name}", n(line.value), line.unit, escape(line.how))
     console.print(table)
     for note in found.notes:
-        console.print(f"! {note}", style="yellow", markup=False, soft_wrap=True)
+        console.print(f"! {note}", style="yellow", markup=False)

@@ -33,7 +33,9 @@ CUSTOMERS = 1_000_000
 """Of one partition, at most."""
 AOF = 3
 """A log on disk may grow to twice the data, and is then written anew beside itself."""
-PARTS = ("partitions", "segmenters", "trainer", "redis", "kafka", "cost")
+FINE = 4
+"""Partitions that a shard should have room for, since none can be divided."""
+PARTS = ("partitions", "segmenters", "trainer", "Redis", "Kafka", "cost")
 KEYED = 4
 """Topics with as many partitions as customer-events, itself included."""
 
@@ -106,9 +108,9 @@ class _Sheet:
     def _customer(self) -> None:
         d = self.demand
         one = footprint(self.configured, self.measured, d.id_bytes)
-        each = self.put("redis", "one customer", one.bytes, "bytes", str(one))
+        each = self.put("Redis", "one customer", one.bytes, "bytes", str(one))
         self.total = self.put(
-            "redis", "all customers", d.customers * each / GB, "GB",
+            "Redis", "all customers", d.customers * each / GB, "GB",
             f"{n(d.customers)} × {n(each)} bytes",
         )  # fmt: skip
 
@@ -119,11 +121,11 @@ class _Sheet:
             f"{FEWEST} in production": FEWEST,
             f"{n(d.customers)} customers / {n(CUSTOMERS)}": ceil(d.customers / CUSTOMERS),
             f"{n(busy)} busy cores / {d.utilisation:g}": ceil(busy / d.utilisation),
-            f"{n(self.total)} GB / ({d.shard_gb:g} GB of a shard × {d.utilisation:g})": ceil(
-                self.total / room
+            f"{FINE} × {n(self.total)} GB / ({d.shard_gb:g} GB of a shard × {d.utilisation:g})": (
+                ceil(FINE * self.total / room)
             ),
-            f"{n(self.threads)} busy Redis threads / {d.utilisation:g}": ceil(
-                self.threads / d.utilisation
+            f"{FINE} × {n(self.threads)} busy Redis threads / {d.utilisation:g}": ceil(
+                FINE * self.threads / d.utilisation
             ),
         }
         most = max(needed.values())
@@ -143,7 +145,7 @@ class _Sheet:
     def redis(self) -> None:
         d = self.demand
         self.put(
-            "redis", "busy threads", self.threads, "threads",
+            "Redis", "busy threads", self.threads, "threads",
             f"{n(d.events_per_second)} events/s × {n(self.redis_us)} µs ({d.traffic}) + ticks × "
             f"{n(self.measured.redis_tick_us)} µs; a Redis computes in one thread",
         )  # fmt: skip
@@ -153,31 +155,31 @@ class _Sheet:
         self.shards = [Shard(*of) for of in zip(counts, ranges, strict=True)]
         fullest = max(counts)
         self.put(
-            "redis", "shards", shards, "primaries",
+            "Redis", "shards", shards, "primaries",
             "as given" if d.shards else f"the fewest of 1, 3, 4, … so that the fullest needs at "
             f"most {d.utilisation:g} of its thread and of {d.shard_gb:g} GB",
         )  # fmt: skip
         share = fullest / self.partitions
         self.node_gb = self.put(
-            "redis", "memory of a node", ceil(self.total * share / d.utilisation), "GB",
+            "Redis", "memory of a node", ceil(self.total * share / d.utilisation), "GB",
             f"{n(self.total)} GB × {fullest} of {self.partitions} partitions on the fullest shard "
             f"/ {d.utilisation:g}, rounded up",
         )  # fmt: skip
         self.put(
-            "redis", "thread of the fullest", self.threads * share, "of 1",
+            "Redis", "thread of the fullest", self.threads * share, "of 1",
             f"{n(self.threads)} × {fullest} / {self.partitions}",
         )  # fmt: skip
         self.nodes = self.put(
-            "redis", "nodes", shards * (1 + d.redis_replicas), "",
+            "Redis", "nodes", shards * (1 + d.redis_replicas), "",
             f"{shards} primaries × (1 + {d.redis_replicas} replicas)",
         )  # fmt: skip
         self.redis_disk = self.put(
-            "redis", "disk", self.total * AOF * (1 + d.redis_replicas), "GB",
+            "Redis", "disk", self.total * AOF * (1 + d.redis_replicas), "GB",
             f"appendonly: {AOF} × {n(self.total)} GB × (1 + {d.redis_replicas})",
         )  # fmt: skip
         moved = d.events_per_second * self.states * self.configured.state_bytes / 1e6
         self.redis_traffic = self.put(
-            "redis", "traffic", moved * (2 + d.redis_replicas), "MB/s",
+            "Redis", "traffic", moved * (2 + d.redis_replicas), "MB/s",
             f"{n(d.events_per_second)} events/s × {n(self.states)} States × "
             f"{self.configured.state_bytes} bytes × (read + written + {d.redis_replicas} copied)",
         )  # fmt: skip
@@ -195,11 +197,14 @@ class _Sheet:
 
     def _shards(self, ranges: Callable[[int], list[Range]]) -> int:
         """The fewest that carry it."""
-        for shards in (1, *range(3, NODES + 1)):
-            if self._fits(max(shares(self.partitions, ranges(shards))) / self.partitions):
-                return shards
+        d = self.demand
+        fewest = max(self.threads, self.total / d.shard_gb) / d.utilisation
+        for number in range(max(1, floor(fewest)), NODES + 1):
+            fullest = max(shares(self.partitions, ranges(number)))
+            if number != 2 and self._fits(fullest / self.partitions):  # two could not vote
+                return number
         raise TooBig(
-            f"no cluster of up to {NODES:,} shards of {self.demand.shard_gb:g} GB carries this: "
+            f"no cluster of up to {NODES:,} shards of {d.shard_gb:g} GB carries this: "
             "give shards more memory, or split the customers over several namespaces"
         )
 
@@ -239,26 +244,26 @@ class _Sheet:
         changes = d.customers * m.changes_per_customer_month / MONTH
         told = changes * (m.change_bytes + m.membership_bytes) / 1e6
         self.put(
-            "kafka", "changes", changes, "/s",
+            "Kafka", "changes", changes, "/s",
             f"{n(d.customers)} customers × {m.changes_per_customer_month:g} a month",
         )  # fmt: skip
         come = self.put(
-            "kafka", "in", events + told, "MB/s",
+            "Kafka", "in", events + told, "MB/s",
             f"{n(d.events_per_second)} events/s × {d.event_bytes} bytes + changes × "
             f"({m.change_bytes} + {m.membership_bytes}) bytes",
         )  # fmt: skip
         copied = self.put(
-            "kafka", "between brokers", come * (d.replication - 1), "MB/s",
+            "Kafka", "between brokers", come * (d.replication - 1), "MB/s",
             f"{n(come)} MB/s × ({d.replication} copies - 1)",
         )  # fmt: skip
         gone = self.put(
-            "kafka", "out", events + d.readers * told, "MB/s",
+            "Kafka", "out", events + d.readers * told, "MB/s",
             f"{n(events)} MB/s to segmenters + {d.readers} × {n(told)} MB/s to readers of changes",
         )  # fmt: skip
         self.kafka_traffic = come + copied + gone
         kept = d.retention_days * DAY
         self.kafka_disk = self.put(
-            "kafka", "disk",
+            "Kafka", "disk",
             (come * kept / 1000 + 2 * d.customers * m.membership_bytes / GB) * d.replication, "GB",
             f"({n(come)} MB/s × {d.retention_days:g} days + 2 × {n(d.customers)} memberships × "
             f"{m.membership_bytes} bytes, until they are compacted) × {d.replication} copies",

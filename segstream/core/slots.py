@@ -5,7 +5,8 @@ the slot of a partition is the same in every namespace.
 """
 
 from binascii import crc_hqx
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
 from math import ceil
 
 SLOTS = 16_384
@@ -30,7 +31,7 @@ def even_ranges(partitions: int, shards: int) -> list[Range]:
 
     Needs at least as many partitions as shards.
     """
-    slots = sorted(map(slot_of, range(partitions)))
+    slots = _slots(partitions)
     # A shard begins with the slot of its first partition.
     return _ranges([0, *(slots[ceil(n * partitions / shards)] for n in range(1, shards))])
 
@@ -41,7 +42,10 @@ def _ranges(starts: list[int]) -> list[Range]:
 
 def shares(partitions: int, ranges: list[Range]) -> list[int]:
     """How many partitions each shard gets."""
-    starts, counts = [first for first, _ in ranges], [0] * len(ranges)
-    for partition in range(partitions):
-        counts[bisect_right(starts, slot_of(partition)) - 1] += 1
-    return counts
+    slots = _slots(partitions)
+    return [bisect_right(slots, last) - bisect_left(slots, first) for first, last in ranges]
+
+
+@lru_cache(maxsize=8)
+def _slots(partitions: int) -> list[int]:
+    return sorted(map(slot_of, range(partitions)))
