@@ -128,6 +128,24 @@ def redis_cluster(
             os.close(lock)
 
 
+@contextmanager
+def one_redis(directory: Path) -> Iterator[Any]:
+    """A client of one server that is no cluster."""
+    directory.mkdir(parents=True)
+    lock = os.open(os.devnull, os.O_RDONLY)
+    port = next(filter(_free, random.sample(PORTS, len(PORTS))))
+    client: Any = Redis(HOST, port, socket_timeout=5)
+    with ThreadPoolExecutor(1) as thread:
+        family = Family(directory, lock, thread, print)
+        command = [binary(), *VALKEY, "--port", str(port)]
+        try:
+            Server("valkey", family, directory, command, partial(_answers, client)).start()
+            yield client
+        finally:
+            family.stop()
+            os.close(lock)
+
+
 def _start(family: Family, primaries: int, replicas: int, more: tuple[str, ...]) -> Cluster:
     # The bus has a port of its own: the default would lie among those of outgoing connections.
     free = filter(_free, random.sample(PORTS, len(PORTS)))
