@@ -4,17 +4,25 @@ The oracle says what States, Checkpoints and records must be, byte by byte: they
 one server, because it knows of none.
 """
 
+import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    ConfigResource,
+    ResourceType,
+)
 
+from segstream.core.hash import partitions_of
+from segstream.core.slots import equal_ranges, slot_of
 from segstream.ports import Refused
 from segstream.shell.local import Servers, local_servers
 from segstream.shell.redis_client import connect
 from tests.faults.scene import Scene, scene
 from tests.faults.traffic import CONFIG
-from tests.integration.deployment import log_of, wait
+from tests.integration.deployment import deployment, log_of, wait
 from tests.redis_cluster import Cluster, redis_cluster
 from tests.servers import needs_local
 
@@ -30,6 +38,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     needs_local()
     with local_servers(tmp_path_factory.mktemp("kafka"), kafka_nodes=3) as running:
         yield running
+        for node in range(3):
+            running.kill_kafka(node)  # nobody needs them to end in order
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +61,7 @@ def play(
         "SEGSTREAM_REPLICATION": "3",
         "SEGSTREAM_PARTITIONS": str(PARTITIONS),
     }
-    with scene(servers, tmp_path, unique("cluster"), SEED, 8, CONFIG, **more) as made:
+    with scene(servers, tmp_path, unique("cluster"), SEED, 6, CONFIG, **more) as made:
         for slot in ("one", "two"):
             made.crew.start("segmenter", slot)
         made.crew.start("trainer", "trainer")
@@ -118,3 +128,47 @@ def said(play: Scene, words: str) -> int:
 def test_one_server_asked_as_a_cluster(servers: Servers) -> None:
     with pytest.raises(Refused, match=r"Redis is one server.*redis://"):
         connect(servers.redis_url.replace("redis://", "redis+cluster://"))
+
+
+def test_the_partitions_that_are_proposed(
+    servers: Servers, cluster: Cluster, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    """As `segstream size` says for few customers: 64, in three copies, on all three shards."""
+    more = {"SEGSTREAM_REDIS_URL": cluster.url, "SEGSTREAM_REPLICATION": "3"}
+    with deployment(servers, tmp_path, unique("sized"), **more) as at:
+        asked = at.command("size", "--customers", "1e5", "--events-per-second", "100", "--json")
+        lines = {(x["part"], x["name"]): x["value"] for x in json.loads(asked.stdout)["lines"]}
+        proposed = int(lines["partitions", "number"])
+        assert proposed == 64
+    more["SEGSTREAM_PARTITIONS"] = str(proposed)
+    with deployment(servers, tmp_path, unique("sized"), **more) as at:
+        at.create()
+        topics = at._admin.list_topics(timeout=10).topics
+        mine = [t for name, t in topics.items() if name.startswith(at.settings.topics.prefix)]
+        copies = [len(p.replicas) for topic in mine for p in topic.partitions.values()]
+        assert copies == [3] * len(copies)
+        assert len(copies) * 3 == lines["partitions", "replicas"]
+        events = ConfigResource(ResourceType.TOPIC, at.topic("customer-events"))
+        (found,) = at._admin.describe_configs([events]).values()
+        assert found.result(10)["min.insync.replicas"].value == "2"  # of the cluster
+        at.start("segmenter", "one")
+        for number, (low, high) in enumerate(equal_ranges(3)):
+            here = [p for p in at.partitions if low <= slot_of(p) <= high]
+            assert here, f"shard {number} has no partition"
+        for p in at.partitions:
+            at.send(p, call(p, proposed), None)
+        wait(at.caught_up, "all partitions are computed", 60)
+        kept = [at.checkpoint(p) for p in at.partitions]
+        assert [checkpoint.customers for checkpoint in kept] == [1] * proposed
+        assert at.stop("one")[0] == 0
+
+
+def call(partition: int, partitions: int) -> bytes:
+    """Of a customer that belongs there."""
+    ids = (f"customer-{number}" for number in itertools.count())
+    home = next(i for i in ids if home_of(i, partitions) == partition)
+    return json.dumps({"type": "track", "event": "Product Viewed", "userId": home}).encode()
+
+
+def home_of(customer: str, partitions: int) -> int:
+    return int(partitions_of([customer.encode()], partitions, "murmur2")[0])
