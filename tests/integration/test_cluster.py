@@ -115,6 +115,9 @@ def test_slots_move_and_primaries_die_under_load(play: Scene, cluster: Cluster) 
     goes_on(play)
 
     assert play.finish() == []
+    for words in (("audit", "--customers", "20"), ("restore",), ("segments",)):
+        done = at.command(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert said(play, "is claimed again: Redis moves slots") >= 2
     assert said(play, "is claimed again") >= 4
 

@@ -13,12 +13,14 @@ from redis import Redis, RedisCluster, WatchError
 
 from consumers import settings
 from segstream.core.batch import Checkpoint, Position
+from segstream.core.restore import Renewed
 from segstream.core.step import Outcome
 from segstream.ports import Announced, Refused, Unavailable
 from segstream.shell import access
 from segstream.shell.local.plan import HOST
 from segstream.shell.redis import Keys, RedisStore
 from segstream.shell.redis_client import Client, ask, connect, values
+from segstream.shell.restore import replace
 from segstream.shell.view import Lookup, totals
 from tests.integration.certificates import Certificates
 from tests.integration.deployment import wait
@@ -121,6 +123,17 @@ def test_readers_find_everybody(store: RedisStore, client: Client, cluster: Clus
     assert sorted(totals(client, namespace, PARTITIONS).checkpoints) == [0, 3, 11]
     plain = RedisCluster.from_url(cluster.url.replace("+cluster", "").partition(",")[0])
     assert Lookup(plain, namespace)("c-unknown") is None  # one GET, wherever it is
+
+
+def test_a_partition_is_replaced_and_no_other(store: RedisStore, client: Client) -> None:
+    """As an approximate new start does it."""
+    for partition in (0, 1):
+        filled(store, partition)
+    new = Renewed(Checkpoint(9, 0, "layout"), {"c-1": b"anew"}, {7: ["c-1"]})
+    replace(client, store.keys, 0, new)
+    assert store.load(0, CUSTOMERS[:3]) == (new.checkpoint, [None, b"anew", None])
+    assert store.due(0, [7]) == (new.checkpoint, ["c-1"])
+    assert store.load(1, CUSTOMERS)[1] == [b"first"] * len(CUSTOMERS)
 
 
 # -- slots move -----------------------------------------------------------------------
