@@ -203,9 +203,11 @@ class _Sheet:
             fullest = max(shares(self.partitions, ranges(number)))
             if number != 2 and self._fits(fullest / self.partitions):  # two could not vote
                 return number
+        way = "give shards more memory, or split the customers over several namespaces"
+        if not d.even_slots:
+            way = f"give slots out by partitions (--even-slots), {way}"
         raise TooBig(
-            f"no cluster of up to {NODES:,} shards of {d.shard_gb:g} GB carries this: "
-            "give shards more memory, or split the customers over several namespaces"
+            f"no cluster of up to {NODES:,} shards of {d.shard_gb:g} GB carries this: {way}"
         )
 
     def _fits(self, share: float) -> bool:
