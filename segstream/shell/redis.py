@@ -54,8 +54,9 @@ class RedisStore:
         """Refused if this Redis may throw States away."""
         # Without the right to MULTI, Redis would still do one by one what was to be done at once.
         self._of_readers(self._transaction)
-        for server in primaries(self._client):
-            policy = _policy(server)
+        servers = primaries(self._client)
+        for server in servers:
+            policy = _policy(server, alone=len(servers) == 1)
             if policy not in ("noeviction", None):
                 raise Refused(
                     f"Redis has maxmemory-policy {policy}: it would drop States silently when "
@@ -142,13 +143,13 @@ class RedisStore:
         return ask(self._client, self.keys.layout, call)
 
 
-def _policy(server: Redis) -> str | None:
-    """None: it does not answer. Then its own partitions wait for it, but no others."""
+def _policy(server: Redis, *, alone: bool) -> str | None:
+    """None: one of several does not answer. Its own partitions wait for it, but no others."""
     try:
         return str(server.info("memory").get("maxmemory_policy"))
     except ERRORS as error:
         meant = failure(error)
-        if isinstance(meant, Unavailable):
+        if isinstance(meant, Unavailable) and not alone:
             return None
         raise meant from error
 

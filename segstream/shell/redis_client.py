@@ -78,12 +78,15 @@ def _cluster(url: str, options: dict[str, Any]) -> RedisCluster:
     user, at, places = parts.netloc.rpartition("@")
     first, *others = places.split(",")
     node: Any = ClusterNode  # without types, like some of the methods below
-    nodes = [node(*_place(other)) for other in others]
     url = parts._replace(netloc=f"{user}{at}{first}", path="").geturl()
     try:
+        nodes = [node(*_place(other)) for other in others]
         return RedisCluster.from_url(url, startup_nodes=nodes, **options)
     except ERRORS as error:
         raise failure(error) from error
+    except ValueError as error:
+        why = f"SEGSTREAM_REDIS_URL names a node that is no address: {error}"
+        raise Refused(f"Redis cannot be asked: {why}") from error
 
 
 def _place(text: str) -> tuple[str, int]:

@@ -327,6 +327,9 @@ def test_any_node_that_is_named_leads_to_all(cluster: Cluster) -> None:
     with connect(f"redis+cluster://{dead},{HOST}:{cluster.ports[2]}/0") as client:
         found: Any = client
         assert len(found.get_primaries()) == 3
+    for place in ("a:b", f"{dead},a:b"):
+        with pytest.raises(Refused, match=r"names a node that is no address: .*'b'"):
+            connect(f"redis+cluster://{place}")
     with pytest.raises(Refused, match="only database 0, not 3"):
         connect(f"redis+cluster://{HOST}:{cluster.ports[2]}/3")
 
