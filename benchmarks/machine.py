@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import confluent_kafka
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from segstream.shell.local.jars import locked_jars
 
@@ -54,7 +54,7 @@ def cores() -> tuple[set[int], set[int]] | None:
     return ({mine[-1]}, set(mine[:-1])) if len(mine) > 1 else None
 
 
-def facts(redis: "Redis | None" = None) -> dict[str, Any]:
+def facts(redis: "Redis | RedisCluster | None" = None) -> dict[str, Any]:
     """What the figures depend on: date, machine, versions."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from redis import Redis
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,7 +17,8 @@ from segstream.core.step import Function, Partition
 from segstream.ports import Published, Refused
 from segstream.shell.audit import Report, Sources, Topics, audit
 from segstream.shell.models import Models
-from segstream.shell.redis import Keys, connect
+from segstream.shell.redis import Keys
+from segstream.shell.redis_client import connect
 from segstream.shell.topics import positions
 from segstream.shell.view import totals
 
@@ -61,7 +61,7 @@ class Audit:
 
     def __init__(self, settings: Settings, wanted: Wanted) -> None:
         self.wanted, self._settings = wanted, settings
-        self._redis: Redis = connect(settings.redis.url)
+        self._redis = connect(settings.redis.url)
         self._models = Models(settings.kafka, settings.topic("segment-models"))
         self._function = Function(settings.definition)
         self._published = _published(settings)

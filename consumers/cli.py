@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 from confluent_kafka import KafkaException
 from redis import RedisError
+from redis.exceptions import RedisClusterException
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from consumers import mend, segments
+from consumers import mend, segments, size
 from consumers import settings as settings_
 from consumers import simulate as simulate_
 from consumers.setup import local, plan_of, target_of
@@ -36,6 +37,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics in Kafka.", no_args_is_help=True)
 config_app = typer.Typer(help="The settings in force.", no_args_is_help=True)
 app.add_typer(mend.app)
+app.add_typer(size.app)
 app.add_typer(segments.app, name="segments")
 app.add_typer(topics_app, name="topics")
 app.add_typer(config_app, name="config")
@@ -78,8 +80,8 @@ def _explain(error: Exception) -> None:
     if isinstance(error, KafkaException):
         err.print(f"Kafka: {error.args[0].str()}", style="red", markup=False)
         raise SystemExit(1)
-    if isinstance(error, RedisError):
-        from segstream.shell.redis import failure  # noqa: PLC0415
+    if isinstance(error, RedisError | RedisClusterException):
+        from segstream.shell.redis_client import failure  # noqa: PLC0415
 
         error = failure(error)
     if isinstance(error, known):

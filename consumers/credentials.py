@@ -125,8 +125,8 @@ def astray(redis: Redis) -> list[Mistake]:
     """Files for TLS where there is none, or the half of a pair."""
     files = {"ca": redis.ca, "certificate": redis.certificate, "key": redis.key}
     given = {name: path for name, path in files.items() if path is not None}
-    if given and not redis.url.startswith("rediss://"):
-        text = "is for TLS: begin redis.url with rediss://"
+    if given and not redis.url.startswith(("rediss://", "rediss+cluster://")):
+        text = "is for TLS: begin redis.url with rediss:// (of a cluster: rediss+cluster://)"
         return [Mistake(("redis", name), path, text) for name, path in given.items()]
     if "key" in given and "certificate" not in given:
         return [Mistake(("redis", "key"), redis.key, "belongs to a certificate: redis.certificate")]

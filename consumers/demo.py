@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from redis import RedisError
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
@@ -26,7 +25,7 @@ from segstream.core.record import ModelRecord
 from segstream.ports import Unavailable
 from segstream.shell import files as calls_file
 from segstream.shell.models import Models
-from segstream.shell.redis import connect
+from segstream.shell.redis_client import connect
 from segstream.shell.replay import Summary, replay
 from segstream.shell.topics import create
 from segstream.shell.view import Reader, Totals, totals
@@ -165,7 +164,7 @@ class _Show:
         try:
             found = totals(self.redis, self.settings.namespace, self.settings.topics.partitions)
             self.models.refresh()
-        except (RedisError, Unavailable):
+        except Unavailable:
             return  # shown again with the next look
         self.scene.totals = found
         self.scene.sizes.append(dict(found.segments))

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from redis import Redis
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,7 +20,7 @@ from segstream.core.step import Function
 from segstream.ports import Refused
 from segstream.shell.kafka import headers_of
 from segstream.shell.models import Models
-from segstream.shell.redis import connect
+from segstream.shell.redis_client import connect
 from segstream.shell.view import Reader, state, totals
 
 Stop = Callable[[], bool]
@@ -122,7 +121,7 @@ def _show_portrait(
 
 def active(settings: Settings) -> tuple[ModelRecord, Mapping[int, int]]:
     """The active model, and how many customers each segment has. Refused if there is none."""
-    redis: Redis = connect(settings.redis.url)
+    redis = connect(settings.redis.url)
     found = totals(redis, settings.namespace, settings.topics.partitions)
     record = _models(settings).get(found.model)
     if record is None:

@@ -158,11 +158,13 @@ def rights_(
     """Print the commands that let a user do what a process needs, and nothing more."""
     from segstream.shell import access  # noqa: PLC0415
     from segstream.shell.contract import rights  # noqa: PLC0415
+    from segstream.shell.redis_client import is_cluster  # noqa: PLC0415
 
     settings = settings_.load()
     if process not in rights():
         raise typer.BadParameter(f"there is no {process!r}; there are: {', '.join(rights())}")
     place = str(settings.kafka["bootstrap.servers"])
     names = (settings.topics.prefix, settings.namespace)
-    for line in access.commands(process, user or process, *names, place):
+    cluster = is_cluster(settings.redis.url)
+    for line in access.commands(process, user or process, *names, place, cluster=cluster):
         print(line)  # noqa: T201 (whole, however narrow the terminal)

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from redis import Redis
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,7 +17,8 @@ from segstream.core.step import Function, Partition
 from segstream.ports import Published
 from segstream.shell import restore as shell
 from segstream.shell.models import Models
-from segstream.shell.redis import Keys, connect
+from segstream.shell.redis import Keys
+from segstream.shell.redis_client import connect
 from segstream.shell.topics import positions, publish
 
 MEANS: dict[Verdict, str] = {
@@ -41,7 +41,7 @@ class Restore:
 
     def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
         self._settings, self._plan = settings, plan_of(settings)
-        self._redis: Redis = connect(settings.redis.url)
+        self._redis = connect(settings.redis.url)
         self._keys = Keys(settings.namespace)
         self._events = settings.topic("customer-events")
         self._asked = frozenset(partitions) or frozenset(range(settings.topics.partitions))

@@ -15,7 +15,8 @@ from segstream.shell.kafka import KafkaSink, KafkaSource
 from segstream.shell.memory import tidying
 from segstream.shell.metrics import SegmenterMetrics
 from segstream.shell.models import Models
-from segstream.shell.redis import RedisStore, connect
+from segstream.shell.redis import RedisStore
+from segstream.shell.redis_client import connect
 from segstream.shell.topics import require_retention
 from segstream.worker import Limits, Worker
 

@@ -74,8 +74,9 @@ class RedisSettings(Part):
 
     url: str = Field(
         default="redis://127.0.0.1:6379/0",
-        pattern=r"^(redis|rediss|unix)://",
-        description="URL of Redis or Valkey, with the user; `rediss://` for TLS",
+        pattern=r"^(rediss?(\+cluster)?|unix)://",
+        description="URL of Redis or Valkey, with the user; `rediss://` for TLS. Of a cluster: "
+        "`redis+cluster://` or `rediss+cluster://`, with one node or several: `a:6379,b:6379`",
     )
     password: str | None = Field(default=None, description="of the user; never in the file")
     ca: str | None = Field(

@@ -1,35 +1,42 @@
 """Write the reference pages that follow from the code: `python scripts/make_docs.py`.
 
 docs/metrics.md, docs/settings.md, docs/cli.md; each between two marks: the byte layout in
-schemas/redis-state.md, the alerts in docs/operations.md, the rights in docs/security.md, and the
-example in README.md.
+schemas/redis-state.md, the alerts in docs/operations.md, the rights in docs/security.md, what is
+printed in docs/sizing.md, and the example in README.md.
 Words come from the descriptions in the models; what has none there is described in MEANINGS.
 """
 
 import inspect
+import io
+import os
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from unittest.mock import patch
 
 import numpy as np
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from rich.console import Console
 from typer import Context
 from typer.models import ArgumentInfo, CommandInfo, OptionInfo
 
+import consumers.size
 from consumers.cli import app
 from consumers.settings import VARIABLES, Settings, load, presets
 from segstream.core import config
 from segstream.core.check import define
 from segstream.core.config import Definition, Feature, Measure, Money, Trait
+from segstream.core.slots import equal_ranges, shares
 from segstream.core.step import Function
 from segstream.core.window import Layout
-from segstream.shell.access import CONNECTING
+from segstream.shell.access import CONNECTING, OF_CLUSTER
 from segstream.shell.contract import rights
 from segstream.shell.metrics import markdown
 
@@ -350,7 +357,7 @@ def cli_page() -> str:
     lines = [
         "# Commands",
         "",
-        GENERATED.format("consumers/cli.py, mend.py and segments.py"),
+        GENERATED.format("consumers/cli.py, mend.py, segments.py and size.py"),
         "",
         "Exit codes: 0 done, 1 an error while running, 2 wrong usage or settings, 130 stopped.",
         "Errors and progress go to stderr. Every command reads the [settings](settings.md).",
@@ -358,7 +365,10 @@ def cli_page() -> str:
     ]
     for name, command in commands().items():
         found = list(parameters(command))
-        usage = " ".join(_used(p, kind, default) for p, kind, default, _ in found)
+        words = [_used(p, kind, default) for p, kind, default, _ in found]
+        if len(words) > 10:
+            words = [word for word in words if not word.startswith("[")] + ["[…]"]
+        usage = " ".join(words)
         lines += [f"## `segstream {name}{' ' * bool(usage)}{usage}`", ""]
         lines += [inspect.getdoc(command.callback) or "", ""]
         rows = [
@@ -378,7 +388,7 @@ def _name(command: CommandInfo) -> str:
 def _used(parameter: str, kind: Any, default: Any) -> str:
     """As it is written in a usage line; in brackets what may be left out."""
     if default is inspect.Parameter.empty:
-        return parameter
+        return f"{parameter} …" if parameter.startswith("--") else parameter
     return f"[{parameter}]" if parameter.isupper() or kind is bool else f"[{parameter} …]"
 
 
@@ -393,7 +403,10 @@ def _kind(kind: Any) -> str:
         (kind,) = get_args(kind)
     if hasattr(kind, "__members__"):
         return " or ".join(f"`{member}`" for member in kind)
-    return {bool: "switch", int: "integer", str: "text", Path: "path"}[kind]
+    if get_origin(kind) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(kind))
+    names = {bool: "switch", int: "integer", float: "number", str: "text", Path: "path"}
+    return names[kind]
 
 
 def _given(default: Any) -> str:
@@ -530,8 +543,43 @@ def rights_table() -> str:
         for name, needed in rights().items()
     ]
     head = "| process | is | topics | groups | transactional ids | Redis |"
-    always = ", ".join(f"`{command}`" for command in CONNECTING)
-    return "\n".join([head, "|---" * 6 + "|", *rows, "", f"Every user of Redis besides: {always}."])
+    always, cluster = (
+        ", ".join(f"`{command}`" for command in more) for more in (CONNECTING, OF_CLUSTER)
+    )
+    besides = f"Every user of Redis besides: {always}; in a cluster also {cluster}."
+    return "\n".join([head, "|---" * 6 + "|", *rows, "", besides])
+
+
+def sizing_page(text: str) -> str:
+    """docs/sizing.md with what its commands print, and with the table of shards."""
+    for mark in re.findall(r"<!-- (segstream size .*): begin -->", text):
+        text = between(text, mark, f"```text\n{printed(mark)}\n```")
+    return between(text, "shards", shards_table())
+
+
+def printed(command: str) -> str:
+    """What a command of segstream prints in a terminal of 110 columns, with default settings."""
+    said = io.StringIO()
+    console = Console(width=110, file=said)
+    with patch.object(consumers.size, "out", console), patch.dict(os.environ, clear=True):
+        app(shlex.split(command)[1:], standalone_mode=False)
+    lines = said.getvalue().rstrip().splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def shards_table() -> str:
+    """Partitions of the emptiest and the fullest shard, with equal ranges of slots."""
+    numbers = (3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
+    rows = []
+    for partitions in (4, 16, 64, 100, 128, 256, 512, 1_024):
+        cells = []
+        for number in numbers:
+            counts = shares(partitions, equal_ranges(number))
+            few, many = min(counts), max(counts)
+            cells.append(f"{few}–{many}" if few else f"**0**–{many}")
+        rows.append(f"| {partitions:,} | {' | '.join(cells)} |")
+    head = f"| partitions | {' | '.join(f'{number} shards' for number in numbers)} |"
+    return "\n".join([head, "|---:" * (len(numbers) + 1) + "|", *rows])
 
 
 # -- all ------------------------------------------------------------------------------
@@ -541,7 +589,7 @@ def pages() -> dict[str, str]:
     """The text of each generated file, by its path."""
     redis, readme, operations = "schemas/redis-state.md", "README.md", "docs/operations.md"
     example = f"```python\n{(ROOT / EXAMPLE).read_text().rstrip()}\n```"
-    security = "docs/security.md"
+    security, sizing = "docs/security.md", "docs/sizing.md"
     found = {
         "docs/metrics.md": markdown(),
         "docs/settings.md": settings_page(),
@@ -549,6 +597,7 @@ def pages() -> dict[str, str]:
         redis: between((ROOT / redis).read_text(), "byte layout", layout_section()),
         operations: between((ROOT / operations).read_text(), "alerts", alerts_table()),
         security: between((ROOT / security).read_text(), "rights", rights_table()),
+        sizing: sizing_page((ROOT / sizing).read_text()),
         readme: between((ROOT / readme).read_text(), EXAMPLE, example),
     }
     return {path: text.rstrip() + "\n" for path, text in found.items()}

@@ -159,8 +159,13 @@ def _ask(admin: AdminClient, resource: Resource, name: str) -> Future[Any]:
     return admin.describe_consumer_groups([name], **options)[name]
 
 
-def commands(process: str, user: str, prefix: str, namespace: str, servers: str) -> Iterator[str]:
-    """Lines for a shell that grant a user the rights of a process: Kafka's, then those of Redis."""
+def commands(
+    process: str, user: str, prefix: str, namespace: str, servers: str, *, cluster: bool = False
+) -> Iterator[str]:
+    """Lines for a shell that grant a user the rights of a process: Kafka's, then those of Redis.
+
+    `cluster`: Redis is one; then its line is to be given to every node.
+    """
     tool = ["kafka-acls.sh", "--bootstrap-server", servers]
     tool += ["--command-config", "admin.properties", "--add", "--allow-principal", f"User:{user}"]
     by_name = dict[tuple[Resource, str, bool], list[str]]()
@@ -171,15 +176,18 @@ def commands(process: str, user: str, prefix: str, namespace: str, servers: str)
         pattern = ["--resource-pattern-type", "prefixed"] if prefixed else []
         yield shlex.join([*tool, *words, f"--{resource}", name, *pattern])
     if rights()[process].redis:
-        yield shlex.join(["redis-cli", *redis_rule(process, user, namespace)])
+        yield shlex.join(["redis-cli", *redis_rule(process, user, namespace, cluster=cluster)])
 
 
-def redis_rule(process: str, user: str, namespace: str) -> list[str]:
+def redis_rule(process: str, user: str, namespace: str, *, cluster: bool = False) -> list[str]:
     """The command that makes a user of Redis for a process; it still needs a password."""
-    allowed = [f"+{command}" for command in (*CONNECTING, *rights()[process].redis)]
+    words = (*CONNECTING, *(OF_CLUSTER if cluster else ()), *rights()[process].redis)
+    allowed = [f"+{command}" for command in words]
     keys = ["resetkeys", f"~{namespace}:*"]
     return ["ACL", "SETUSER", user, "on", *keys, "resetchannels", "-@all", *allowed]
 
 
 CONNECTING = ("auth", "hello", "select", "ping", "client|setinfo", "client|setname")
 """What a client needs to come in at all."""
+OF_CLUSTER = ("cluster|slots", "command", "asking")
+"""What it needs besides, to find its way in a cluster."""

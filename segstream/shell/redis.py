@@ -4,79 +4,21 @@
 <ns>:{p}:c:<customer>  State, packed bytes       <ns>:layout           for readers, JSON
 """
 
-import os
 import re
-import ssl
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
-from redis import AuthenticationError, Redis, RedisError, WatchError
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthorizationError, NoPermissionError
-from redis.retry import Retry
+from redis import Redis, WatchError
 
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.step import Outcome
 from segstream.ports import Announced, Refused, Unavailable
+from segstream.shell.redis_client import ERRORS, Client, ask, failure, primaries
+from segstream.shell.redis_client import connect as connect
 
-SECONDS = 5.0
-
+T = TypeVar("T")
 _decode = msgspec.json.Decoder(Checkpoint).decode
-
-FILES = {
-    "ssl_ca_certs": "SEGSTREAM_REDIS_CA",
-    "ssl_certfile": "SEGSTREAM_REDIS_CERTIFICATE",
-    "ssl_keyfile": "SEGSTREAM_REDIS_KEY",
-}
-"""What a URL says of files, and where it comes from."""
-
-
-def connect(url: str) -> Redis:
-    """A client that never repeats a command by itself: only the worker knows what is safe.
-
-    With `rediss://` it looks at the server's certificate and name, whatever the client's version.
-    """
-    for name, path in parse_qsl(urlsplit(url).query):
-        if name in FILES and not os.access(path, os.R_OK):
-            raise Refused(f"Redis cannot be asked: the file {path} ({FILES[name]}) cannot be read")
-    careful = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-    return Redis.from_url(
-        url,
-        socket_timeout=SECONDS,
-        socket_connect_timeout=SECONDS,
-        retry=Retry(NoBackoff(), 0),
-        client_name="segstream",
-        **(careful if url.startswith("rediss://") else {}),
-    )
-
-
-def failure(error: RedisError) -> Exception:
-    """What an error of Redis means for a process: Unavailable passes, Refused does not."""
-    # Inside of transactions what is not allowed comes as another error.
-    why = str(error).rstrip(".")
-    denied = isinstance(error, NoPermissionError | AuthorizationError) or "NOPERM" in why
-    if denied or "EXEC without MULTI" in why:
-        return Refused(
-            f"Redis does not allow it: {why}. Grant the right: `segstream rights` prints what "
-            "the user needs"
-        )
-    if isinstance(error, AuthenticationError):
-        return Refused(
-            f"Redis does not let this process in: {why}. Check the user in SEGSTREAM_REDIS_URL "
-            "and SEGSTREAM_REDIS_PASSWORD"
-        )
-    cause = error.__cause__ or error.__context__
-    if isinstance(cause, ssl.SSLEOFError):
-        hint = "If it never answers, it may ask for a certificate: SEGSTREAM_REDIS_CERTIFICATE"
-        return Unavailable(f"Redis hung up: {why}. {hint}")
-    if isinstance(cause, ssl.SSLError):
-        return Refused(
-            f"Redis cannot be trusted, or does not trust this process: {why}. Check the server's "
-            "certificate, the host in SEGSTREAM_REDIS_URL, and SEGSTREAM_REDIS_CA, _CERTIFICATE "
-            "and _KEY"
-        )
-    return Unavailable(f"Redis: {error}")
 
 
 class Keys:
@@ -104,48 +46,52 @@ class Keys:
 class RedisStore:
     """States and Checkpoints of a namespace."""
 
-    def __init__(self, client: Redis, namespace: str) -> None:
-        self._redis = client
+    def __init__(self, client: Client, namespace: str) -> None:
+        self._client = client
         self.keys = Keys(namespace)
 
     def check(self) -> None:
         """Refused if this Redis may throw States away."""
         # Without the right to MULTI, Redis would still do one by one what was to be done at once.
-        self._try(self._transaction)
-        policy = self._try(lambda: self._redis.info("memory")).get("maxmemory_policy")
-        if policy != "noeviction":
-            raise Refused(
-                f"Redis has maxmemory-policy {policy}: it would drop States silently when memory "
-                "is short. Set maxmemory-policy noeviction"
-            )
+        self._of_readers(self._transaction)
+        servers = primaries(self._client)
+        for server in servers:
+            policy = _policy(server, alone=len(servers) == 1)
+            if policy not in ("noeviction", None):
+                raise Refused(
+                    f"Redis has maxmemory-policy {policy}: it would drop States silently when "
+                    "memory is short. Set maxmemory-policy noeviction"
+                )
 
-    def _transaction(self) -> None:
-        with self._redis.pipeline(transaction=True) as pipe:
+    def _transaction(self, redis: Redis) -> None:
+        with redis.pipeline(transaction=True) as pipe:
             pipe.get(self.keys.layout)
             pipe.execute()
 
     def announced(self) -> Announced | None:
-        found = self._try(lambda: self._redis.get(self.keys.layout))
+        found: Any = self._of_readers(lambda redis: redis.get(self.keys.layout))
         return None if found is None else announced_of(found)
 
     def announce(self, announced: Announced) -> None:
         body = msgspec.json.encode(announced._asdict())
-        self._try(lambda: self._redis.set(self.keys.layout, body))
+        self._of_readers(lambda redis: redis.set(self.keys.layout, body))
 
     def checkpoint(self, partition: int) -> Checkpoint | None:
-        return checkpoint_of(self._try(lambda: self._redis.get(self.keys.meta(partition))))
+        meta = self.keys.meta(partition)
+        found: Any = self._of(partition, lambda redis: redis.get(meta))
+        return checkpoint_of(found)
 
     def due(self, partition: int, minutes: list[int]) -> tuple[Checkpoint | None, list[str]]:
         start = self.keys.minute(partition, "")
         keys = [f"{start}{minute}" for minute in minutes]
 
-        def read() -> Any:
-            with self._redis.pipeline(transaction=True) as pipe:
+        def read(redis: Redis) -> Any:
+            with redis.pipeline(transaction=True) as pipe:
                 pipe.get(self.keys.meta(partition))
                 pipe.sunion(keys)
                 return pipe.execute()
 
-        meta, customers = self._try(read)
+        meta, customers = self._of(partition, read)
         return checkpoint_of(meta), [customer.decode() for customer in customers]
 
     def load(
@@ -153,17 +99,18 @@ class RedisStore:
     ) -> tuple[Checkpoint | None, list[bytes | None]]:
         start = self.keys.customer(partition, "")
         keys = [self.keys.meta(partition), *(start + customer for customer in customers)]
-        meta, *blobs = self._try(lambda: self._redis.mget(keys))
+        found: Any = self._of(partition, lambda redis: redis.mget(keys))
+        meta, *blobs = found
         return checkpoint_of(meta), blobs
 
     def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
-        return bool(self._try(lambda: self._write(partition, base, outcome)))
+        return self._of(partition, lambda redis: self._write(redis, partition, base, outcome))
 
-    def _write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
+    def _write(self, redis: Redis, partition: int, base: Position | None, outcome: Outcome) -> bool:
         meta = self.keys.meta(partition)
         start = self.keys.customer(partition, "")
         pipe: Any
-        with self._redis.pipeline(transaction=True) as pipe:
+        with redis.pipeline(transaction=True) as pipe:
             pipe.watch(meta)
             there = checkpoint_of(pipe.get(meta))
             if there is not None and there.position == outcome.checkpoint.position:
@@ -187,11 +134,24 @@ class RedisStore:
                 return False
         return True
 
-    def _try(self, call: Any) -> Any:
-        try:
-            return call()
-        except RedisError as error:
-            raise failure(error) from error
+    def _of(self, partition: int, call: Callable[[Redis], T]) -> T:
+        """On the server that holds the partition."""
+        return ask(self._client, self.keys.meta(partition), call)
+
+    def _of_readers(self, call: Callable[[Redis], T]) -> T:
+        """On the server that holds what readers of the namespace need."""
+        return ask(self._client, self.keys.layout, call)
+
+
+def _policy(server: Redis, *, alone: bool) -> str | None:
+    """None: one of several does not answer. Its own partitions wait for it, but no others."""
+    try:
+        return str(server.info("memory").get("maxmemory_policy"))
+    except ERRORS as error:
+        meant = failure(error)
+        if isinstance(meant, Unavailable) and not alone:
+            return None
+        raise meant from error
 
 
 def announced_of(layout: bytes) -> Announced:

@@ -13,7 +13,7 @@ import msgspec
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 from pydantic import ValidationError
-from redis import Redis, RedisError
+from redis import Redis
 
 from segstream.core.audit import Kept, Place
 from segstream.core.batch import Checkpoint
@@ -26,6 +26,7 @@ from segstream.shell.kafka import headers_of
 from segstream.shell.reading import Reading, bounds
 from segstream.shell.recompute import Progress, Recomputer
 from segstream.shell.redis import Keys, checkpoint_of
+from segstream.shell.redis_client import Client, ask, values
 from segstream.shell.transaction import SECONDS, Settings, failure
 
 NOBODY = (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
@@ -37,13 +38,13 @@ TAIL = 10_000
 
 def look(
     kafka: Settings,
-    redis: Redis,
+    redis: Client,
     keys: Keys,
     topic: str,
     published: Mapping[int, Published | None],
 ) -> list[Found]:
     """Where all partitions stand. Unavailable if servers do not answer."""
-    there: Any = redis.mget([keys.meta(p) for p in published])
+    there = values(redis, [keys.meta(p) for p in published])
     stands = dict(zip(published, map(checkpoint_of, there), strict=True))
     ends = bounds(AdminClient(dict(kafka)), topic, list(published))
     return [
@@ -144,24 +145,28 @@ def _memberships(kafka: Settings, topic: str, partition: int) -> dict[str, Membe
         ) from error
 
 
-def replace(redis: Redis, keys: Keys, partition: int, new: Renewed) -> None:
+def replace(redis: Client, keys: Keys, partition: int, new: Renewed) -> None:
     """Delete what Redis holds of the partition, and write it anew: `meta` goes first, and comes
     last, so that a worker refuses what is half done. Repeat it after Unavailable."""
     try:
-        redis.delete(keys.meta(partition))
-        for old in _parts(redis.scan_iter(keys.all(partition), count=KEYS)):
-            redis.unlink(*old)
-        start = keys.customer(partition, "")
-        for states in _parts(new.states.items()):
-            redis.mset({start + customer: blob for customer, blob in states})
-        for minutes in _parts(new.minutes.items()):
-            with redis.pipeline(transaction=False) as pipe:
-                for minute, customers in minutes:
-                    pipe.sadd(keys.minute(partition, minute), *customers)
-                pipe.execute()
-        redis.set(keys.meta(partition), msgspec.json.encode(new.checkpoint))
-    except RedisError as error:
-        raise Unavailable(f"Redis: {error}. Run it again: nothing else is harmed") from error
+        ask(redis, keys.meta(partition), lambda server: _replace(server, keys, partition, new))
+    except Unavailable as error:
+        raise Unavailable(f"{error}. Run it again: nothing else is harmed") from error
+
+
+def _replace(redis: Redis, keys: Keys, partition: int, new: Renewed) -> None:
+    redis.delete(keys.meta(partition))
+    for old in _parts(redis.scan_iter(keys.all(partition), count=KEYS)):
+        redis.unlink(*old)
+    start = keys.customer(partition, "")
+    for states in _parts(new.states.items()):
+        redis.mset({start + customer: blob for customer, blob in states})
+    for minutes in _parts(new.minutes.items()):
+        with redis.pipeline(transaction=False) as pipe:
+            for minute, customers in minutes:
+                pipe.sadd(keys.minute(partition, minute), *customers)
+            pipe.execute()
+    redis.set(keys.meta(partition), msgspec.json.encode(new.checkpoint))
 
 
 def _parts(values: Iterable[Any]) -> Iterator[Sequence[Any]]:

@@ -15,12 +15,12 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from redis import Redis
 
 from segstream.core.batch import Checkpoint
 from segstream.core.hash import Partitioner, partitions_of
 from segstream.ports import Unavailable
 from segstream.shell.redis import Keys, checkpoint_of
+from segstream.shell.redis_client import Client, values
 
 SECONDS = 10.0
 #: `since`, `segment`, `sequence` in the header that all States share: schemas/redis-state.md
@@ -45,10 +45,10 @@ class Totals:
         return sum(self.counts[n] for n in ("valid", "duplicates", "late", "dead_letters"))
 
 
-def totals(redis: Redis, namespace: str, partitions: int) -> Totals:
+def totals(redis: Client, namespace: str, partitions: int) -> Totals:
     """Exact as of each partition's last batch."""
     keys = Keys(namespace)
-    found: Any = redis.mget([keys.meta(p) for p in range(partitions)])
+    found = values(redis, [keys.meta(p) for p in range(partitions)])
     there = {p: c for p, meta in enumerate(found) if (c := checkpoint_of(meta)) is not None}
     empty = Checkpoint(0, 0, "")
     counts, changes, segments = Counter(empty.counts), Counter(empty.changes), Counter[int]()
@@ -67,7 +67,7 @@ def totals(redis: Redis, namespace: str, partitions: int) -> Totals:
     )
 
 
-def layout(redis: Redis, namespace: str) -> tuple[int, Partitioner] | None:
+def layout(redis: Client, namespace: str) -> tuple[int, Partitioner] | None:
     """(partitions, partitioner) as the workers announced them; None before their first claim."""
     found: Any = redis.get(Keys(namespace).layout)
     if found is None:
@@ -76,14 +76,14 @@ def layout(redis: Redis, namespace: str) -> tuple[int, Partitioner] | None:
     return body["partitions"], body["partitioner"]
 
 
-def state(redis: Redis, namespace: str, customer: str) -> tuple[int, bytes | None] | None:
+def state(redis: Client, namespace: str, customer: str) -> tuple[int, bytes | None] | None:
     """A customer's partition and State, in one GET; None before any worker has run."""
     known = layout(redis, namespace)
     return None if known is None else _state(redis, Keys(namespace), known, customer)
 
 
 def _state(
-    redis: Redis, keys: Keys, known: tuple[int, Partitioner], customer: str
+    redis: Client, keys: Keys, known: tuple[int, Partitioner], customer: str
 ) -> tuple[int, bytes | None]:
     raw = customer.removeprefix("a:").encode()
     partition = int(partitions_of([raw], *known)[0])
@@ -107,7 +107,7 @@ class Lookup:
     has run.
     """
 
-    def __init__(self, redis: Redis, namespace: str = "segstream") -> None:
+    def __init__(self, redis: Client, namespace: str = "segstream") -> None:
         known = layout(redis, namespace)
         if known is None:
             raise Unavailable(f"no worker has run in namespace {namespace} yet")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from redis import Redis
+from redis import Redis, RedisCluster
 
 from consumers import settings
 from consumers.setup import plan_of
@@ -23,6 +23,7 @@ from segstream.shell.local import Server, Servers
 from segstream.shell.local.children import Family
 from segstream.shell.offsets import log_ends
 from segstream.shell.redis import Keys, checkpoint_of
+from segstream.shell.redis_client import CLUSTER, is_cluster
 from segstream.shell.replay.barrier import Tails
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class Deployment:
     def __post_init__(self) -> None:
         self.settings = settings.load(self.environment)
         self.kafka: dict[str, Any] = {"bootstrap.servers": self.settings.kafka["bootstrap.servers"]}
-        self.redis = Redis.from_url(self.settings.redis.url)
+        self.redis: Any = redis_of(self.settings.redis.url)
         self.keys = Keys(self.settings.namespace)
         self.plan = plan_of(self.settings)
         self.partitions = range(self.settings.topics.partitions)
@@ -219,6 +220,12 @@ def code_of(server: Server) -> int:
 
 def log_of(server: Server) -> str:
     return server.log.read_text()
+
+
+def redis_of(url: str) -> Any:
+    """With the library's own patience, unlike that of the processes."""
+    kind = RedisCluster if is_cluster(url) else Redis
+    return kind.from_url(url.replace(CLUSTER, "").partition(",")[0])
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def kill_between_commit_and_write(at: Deployment, play: Play) -> str:
     play.start_day().result(60)  # all partitions are claimed, and N is at their ends
     midnight = (at.checkpoint(0).clock // DAY + 1) * DAY
     clock = json.dumps({"time": ms_text(midnight)}).encode()
-    at.redis.execute_command("CLIENT", "PAUSE", 4_500, "WRITE")  # type: ignore[no-untyped-call]
+    at.redis.execute_command("CLIENT", "PAUSE", 4_500, "WRITE")
     try:
         for p in at.partitions:  # a record that has outputs for certain: the day's marker
             at.send(p, clock, None, [("ce_type", b"segstream.clock")])
@@ -184,7 +184,7 @@ def kill_between_commit_and_write(at: Deployment, play: Play) -> str:
         (victim,) = [slot for slot, owned in at.members().items() if partition in owned]
         at.running[victim].kill()
     finally:
-        at.redis.execute_command("CLIENT", "UNPAUSE")  # type: ignore[no-untyped-call]
+        at.redis.execute_command("CLIENT", "UNPAUSE")
     assert at.published(partition) > at.checkpoint(partition).position
     play.start_day().result(60)  # the other one takes over
     at.start("segmenter", victim)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis import Redis, RedisError
+from redis import Redis
 
 from segstream.core.audit import Kept, Sample
 from segstream.core.batch import Checkpoint, Position
@@ -13,7 +13,8 @@ from segstream.core.step import Function, Partition
 from segstream.ports import Models, Published
 from segstream.shell.kafka import headers_of
 from segstream.shell.reading import Reading
-from segstream.shell.redis import Keys, checkpoint_of, failure
+from segstream.shell.redis import Keys, checkpoint_of
+from segstream.shell.redis_client import Client, ask
 
 
 class Topics(NamedTuple):
@@ -42,7 +43,7 @@ class Sources:
     """What is needed to look at any partition, and whom to look at."""
 
     kafka: Mapping[str, Any]
-    redis: Redis
+    redis: Client
     keys: Keys
     topics: Topics
     function: Function
@@ -53,16 +54,16 @@ class Sources:
         """Checkpoint and States as of one instant; Unavailable if Redis does not answer."""
         names, keys = list(customers), self.keys
         period = self.function.definition.tick.minutes
-        pipe: Any
-        try:
-            with self.redis.pipeline(transaction=True) as pipe:
+
+        def read(redis: Redis) -> Any:
+            with redis.pipeline(transaction=True) as pipe:
                 of_all = [keys.customer(partition, name) for name in names]
                 pipe.mget([keys.meta(partition), *of_all])
                 for name in names:
                     pipe.sismember(keys.minute(partition, customer_hash(name) % period), name)
-                (meta, *blobs), *indexed = pipe.execute()
-        except RedisError as error:
-            raise failure(error) from error
+                return pipe.execute()
+
+        (meta, *blobs), *indexed = ask(self.redis, keys.meta(partition), read)
         return Snapshot(
             checkpoint_of(meta),
             dict(zip(names, blobs, strict=True)),

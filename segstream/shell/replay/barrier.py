@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
-from redis import Redis, RedisError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from segstream.ports import Refused, Unavailable
 from segstream.shell.offsets import log_ends
+from segstream.shell.redis_client import connect, values
 from segstream.shell.replay.log import ANSWER, ReplayError, Target, said
 
 TIMED_OUT = KafkaError._TIMED_OUT  # noqa: SLF001 (the client's own name for it)
@@ -88,9 +87,7 @@ class Barrier:
         self._events = [TopicPartition(target.events, p) for p in range(partitions)]
         self._samples = TopicPartition(target.samples, 0)
         self._group = f"{target.namespace}.trainer"
-        self._redis = Redis.from_url(
-            target.redis_url, socket_timeout=ANSWER, retry=Retry(NoBackoff(), 1)
-        )
+        self._redis = connect(target.redis_url, ANSWER, retries=1)  # it only reads
         self._admin = AdminClient(dict(target.kafka))
         # A member of the group only by name: it asks for the group's offset and never joins.
         self._trainer = Consumer({**target.kafka, "group.id": self._group})
@@ -137,12 +134,11 @@ class Barrier:
     def _positions(self) -> list[int]:
         """Where the States stand; 0 for a partition that nobody has begun."""
         try:
-            found: list[Any] = self._redis.mget(self._keys)
             return [
                 0 if meta is None else msgspec.json.decode(meta, type=_Meta).offset
-                for meta in found
+                for meta in values(self._redis, self._keys)
             ]
-        except (RedisError, msgspec.MsgspecError) as error:
+        except (Unavailable, Refused, msgspec.MsgspecError) as error:
             raise ReplayError(f"The positions in Redis cannot be read: {error}") from error
 
     def _ends(self) -> Ends:
