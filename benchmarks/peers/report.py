@@ -1,0 +1,125 @@
+"""The figures of `measure` as a table for people, and the targets that they are held against."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+Result = Mapping[str, Any]
+US = "segstream"
+
+
+class Target(NamedTuple):
+    """How segstream must stand to a peer: `figure` of the peer over ours, at least `least`."""
+
+    peer: str
+    tuned: str
+    figure: str
+    least: float
+    words: str
+
+
+TARGETS = (
+    Target("loop", "", "us_cpu", 80, "the straightforward loop's CPU per event"),
+    Target("quix", "commit 5 s", "us_cpu", 12, "Quix Streams' CPU per event, exactly once"),
+    Target("streams", "tuned", "us_cpu", 2, "tuned Kafka Streams' CPU per event"),
+    Target("streams", "tuned", "p50_ms", 5, "tuned Kafka Streams' latency, p50"),
+    Target("floor", "", "us_cpu", 1 / 3, "the floor's CPU per event"),
+)
+
+
+COLUMNS = (
+    "µs of CPU\nper event", "× ours", "events/s\n(wall)", "Kafka\nµs", "Valkey\nµs",
+    "measured\nevents", "at a rate\nof", "p50\nms", "p99\nms", "µs of CPU\nat it",
+    "changes\nequal",
+)  # fmt: skip
+
+
+def verdicts(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
+    """Each target per traffic, where both figures are there."""
+    for ours in (r for r in results if r["peer"] == US):
+        for target in TARGETS:
+            for theirs in results:
+                if (theirs["peer"], theirs["tuned"]) != (target.peer, target.tuned):
+                    continue
+                figure, own = theirs.get(target.figure), ours.get(target.figure)
+                if theirs["traffic"] != ours["traffic"] or figure is None or own is None:
+                    continue
+                ratio = figure / own
+                yield {
+                    "traffic": ours["traffic"],
+                    **target._asdict(),
+                    "ratio": round(ratio, 3),
+                    "reached": ratio >= target.least,
+                }
+
+
+def show(console: Console, found: Mapping[str, Any]) -> None:
+    """Print everything that `measure.run` has found."""
+    machine, settings = found["machine"], found["settings"]
+    versions = " · ".join(f"{name} {value}" for name, value in found["versions"].items())
+    console.print(
+        f"{found['date']} · {machine['cpu']}, {machine['cores']} cores, load {machine['load']} "
+        f"before · {machine['system']}\n{versions}\n{settings['customers']:,} customers; one core "
+        "for the peer, the others for the servers",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for traffic, zipf in settings["traffics"]:
+        _table(console, f"{traffic} (Zipf {zipf})", found["results"], traffic)
+    for name, why in found["absent"].items():
+        console.print(f"{name} is skipped: {why}", markup=False, soft_wrap=True)
+    for verdict in verdicts(found["results"]):
+        ratio, least = verdict["ratio"], verdict["least"]
+        said = f"{ratio:.1f} ×, wanted ≥ {least:g}"
+        if least < 1:
+            said = f"ours is {1 / ratio:.1f} × that, wanted ≤ {1 / least:g}"
+        reached = "reached" if verdict["reached"] else "not reached"
+        text = f"{verdict['traffic']}: {verdict['words']}: {said}: {reached}"
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def _table(console: Console, title: str, results: Sequence[Result], traffic: str) -> None:
+    mine = [r for r in results if r["traffic"] == traffic]
+    us = next((r.get("us_cpu") for r in mine if r["peer"] == US), None)
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("peer")
+    table.add_column("delivery")
+    for column in COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in mine:
+        table.add_row(*_cells(result, us))
+    console.print(table)
+    for result in mine:
+        if "failed" in result:
+            name = f"{result['peer']} {result['tuned']}".strip()
+            console.print(f"{name}: {result['failed']}", markup=False, soft_wrap=True)
+
+
+def _cells(result: Result, us: float | None) -> list[str]:
+    name = f"{result['peer']}, {result['tuned']}".removesuffix(", ")
+    if "failed" in result:
+        return [name, result["delivery"], "failed"]
+    cpu = result["us_cpu"]
+    cells = [
+        name,
+        result["delivery"],
+        f"{cpu:,.2f}",
+        "" if us is None else f"{cpu / us:,.1f}",
+        f"{result['per_second']:,}",
+        f"{result['us_kafka']:,.1f}",
+        f"{result['us_valkey']:,.1f}",
+        f"{result['measured']:,}",
+    ]
+    if "p50_ms" not in result:
+        return cells
+    return [
+        *cells,
+        f"{result['paced_per_second']:,.0f}/s",
+        *("" if result[p] is None else f"{result[p]:,.0f}" for p in ("p50_ms", "p99_ms")),
+        f"{result['us_cpu_paced']:,.1f}",
+        f"{result['changes']:,}",
+    ]
