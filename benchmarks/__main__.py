@@ -79,7 +79,7 @@ def bad_command(
 @app.command("peers")
 def peers_command(
     events: Annotated[
-        int, typer.Option(min=10_000, help="Counted of segstream; of others so many times more.")
+        int, typer.Option(min=100_000, help="Counted of segstream; of others so many times more.")
     ] = 1_000_000,
     customers: Annotated[int, typer.Option(min=100, help="Customers with a past.")] = 100_000,
     zipf: Annotated[float | None, typer.Option(help="One exponent; else flat and hot.")] = None,

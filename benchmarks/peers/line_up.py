@@ -83,7 +83,10 @@ def _script(name: str, python: Path | str = sys.executable) -> tuple[str, ...]:
 
 
 def _loop(_: Tell) -> list[Peer]:
-    return [Peer("loop", "", "at least once", 0.02, _script("loop"), rate=300.0)]
+    return [
+        Peer("loop", words, "at least once", 0.02, _script("loop"), {"pipelined": p}, rate=300.0)
+        for words, p in (("as it comes", False), ("pipelined", True))
+    ]
 
 
 def _floor(_: Tell) -> list[Peer]:

@@ -2,7 +2,8 @@
 
     python loop.py PLACE.json
 
-At least once: offsets are stored after the work, and committed once a second.
+At least once: offsets are stored after the work, and committed once a second. `setting.pipelined`:
+commands of an event go to Redis together, as whoever has measured it would send them.
 """
 
 import json
@@ -41,9 +42,9 @@ class Call(BaseModel):
 class Segmenter:
     """Counts in Redis, segments by River."""
 
-    def __init__(self, job: dict[str, Any], redis: Redis) -> None:
+    def __init__(self, job: dict[str, Any], redis: Redis, *, pipelined: bool) -> None:
         self.days: int = job["days"]
-        self.redis = redis
+        self.redis, self.pipelined = redis, pipelined
         self.now: dict[int, int] = defaultdict(int)
         self.missing = {axis["name"]: axis["missing"] for axis in job["axes"]}
         scaler, kmeans = StandardScaler(), KMeans(len(job["centroids"]))
@@ -65,14 +66,13 @@ class Segmenter:
         if time // DAY_MS <= today - self.days:
             return None
         key = f"customer:{call.userId}"
-        pipe = self.redis.pipeline()
+        added = {}
         if what := COUNTED.get(call.event):
-            pipe.hincrby(key, f"{what}:{time // DAY_MS}", 1)
+            added[f"{what}:{time // DAY_MS}"] = 1
             if what == "orders":
                 cents = round((call.properties.total or 0) * 100)
-                pipe.hincrby(key, f"cents:{time // DAY_MS}", cents)
-        pipe.hgetall(key)
-        *_, fields = pipe.execute()
+                added[f"cents:{time // DAY_MS}"] = cents
+        fields = self.count(key, added)
         ordered = int(fields.get("ordered", 0))
         if call.event == "Order Completed" and time > ordered:
             ordered = time
@@ -89,6 +89,19 @@ class Segmenter:
             "at": datetime.fromtimestamp(now / 1000, UTC).isoformat(),
             "event": call.messageId,
         }
+
+    def count(self, key: str, added: dict[str, int]) -> dict[str, str]:
+        """Add to fields of a customer's hash; all of it as it is then."""
+        if not self.pipelined:
+            for name, number in added.items():
+                self.redis.hincrby(key, name, number)
+            return dict(self.redis.hgetall(key))  # type: ignore[arg-type]
+        pipe = self.redis.pipeline()
+        for name, number in added.items():
+            pipe.hincrby(key, name, number)
+        pipe.hgetall(key)
+        *_, fields = pipe.execute()
+        return dict(fields)
 
     def segment(self, key: str, fields: dict[str, str], ordered: int, now: int) -> int:
         """The nearest one; days that have left the window are deleted."""
@@ -128,7 +141,8 @@ def main(place: dict[str, Any]) -> None:
         }
     )
     producer = Producer({"bootstrap.servers": place["bootstrap"]})
-    segmenter = Segmenter(place["job"], Redis.from_url(place["redis"], decode_responses=True))
+    redis = Redis.from_url(place["redis"], decode_responses=True)
+    segmenter = Segmenter(place["job"], redis, pipelined=place["setting"]["pipelined"])
     consumer.subscribe([place["input"]])
     running = True
 

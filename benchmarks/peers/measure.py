@@ -15,7 +15,7 @@ from benchmarks.peers.job import Change, Job
 from benchmarks.peers.line_up import Peer, line_up
 from benchmarks.peers.model import fit
 from benchmarks.peers.pace import Reader, send
-from benchmarks.peers.stand import Reading, Run, Stalled, Stand, stand, steady
+from benchmarks.peers.stand import Reading, Run, Stalled, Stand, TooShort, stand, steady
 from benchmarks.servers import Tell
 from benchmarks.traffic import People, Traffic, history, people
 
@@ -82,7 +82,7 @@ def _outcome(on: Stand, peer: Peer, course: Course, number: int) -> dict[str, An
     about = {"peer": peer.name, "tuned": peer.tuned, "delivery": peer.delivery}
     try:
         return {**about, **_one(on, peer, course, number)}
-    except (Stalled, Differs) as error:
+    except (Stalled, Differs, TooShort) as error:
         on.tell(str(error))
         return {**about, "failed": str(error).splitlines()[0]}
 

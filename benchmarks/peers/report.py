@@ -22,7 +22,7 @@ class Target(NamedTuple):
 
 
 TARGETS = (
-    Target("loop", "", "us_cpu", 80, "the straightforward loop's CPU per event"),
+    Target("loop", "as it comes", "us_cpu", 80, "the straightforward loop's CPU per event"),
     Target("quix", "commit 5 s", "us_cpu", 12, "Quix Streams' CPU per event, exactly once"),
     Target("streams", "tuned", "us_cpu", 2, "tuned Kafka Streams' CPU per event"),
     Target("streams", "tuned", "p50_ms", 5, "tuned Kafka Streams' latency, p50"),
@@ -30,11 +30,8 @@ TARGETS = (
 )
 
 
-COLUMNS = (
-    "µs of CPU\nper event", "× ours", "events/s\n(wall)", "Kafka\nµs", "Valkey\nµs",
-    "measured\nevents", "at a rate\nof", "p50\nms", "p99\nms", "µs of CPU\nat it",
-    "changes\nequal",
-)  # fmt: skip
+CATCHING_UP = ("delivery", "µs of CPU", "× ours", "events/s", "Kafka µs", "Valkey µs", "measured")
+PACED = ("rate", "p50 ms", "p99 ms", "× ours", "µs of CPU", "changes", "equal of")
 
 
 def verdicts(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
@@ -84,42 +81,56 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
 
 def _table(console: Console, title: str, results: Sequence[Result], traffic: str) -> None:
     mine = [r for r in results if r["traffic"] == traffic]
-    us = next((r.get("us_cpu") for r in mine if r["peer"] == US), None)
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("peer")
-    table.add_column("delivery")
-    for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in mine:
-        table.add_row(*_cells(result, us))
-    console.print(table)
+    ours: Result = next((r for r in mine if r["peer"] == US), {})
+    tables = [
+        (f"{title}: catching up, per event", CATCHING_UP, _catching_up),
+        (f"{title}: at a steady rate, event to change", PACED, _paced),
+    ]
+    for head, columns, cells in tables:
+        table = Table(title=head, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("peer", no_wrap=True)
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        for result in mine:
+            table.add_row(_title(result), *cells(result, ours))
+        console.print(table)
     for result in mine:
         if "failed" in result:
-            name = f"{result['peer']} {result['tuned']}".strip()
-            console.print(f"{name}: {result['failed']}", markup=False, soft_wrap=True)
+            console.print(f"{_title(result)}: {result['failed']}", markup=False, soft_wrap=True)
 
 
-def _cells(result: Result, us: float | None) -> list[str]:
-    name = f"{result['peer']}, {result['tuned']}".removesuffix(", ")
-    if "failed" in result:
-        return [name, result["delivery"], "failed"]
-    cpu = result["us_cpu"]
-    cells = [
-        name,
+def _title(result: Result) -> str:
+    return f"{result['peer']}, {result['tuned']}".removesuffix(", ")
+
+
+def _catching_up(result: Result, ours: Result) -> list[str]:
+    if "us_cpu" not in result:
+        return [result["delivery"], "failed"]
+    return [
         result["delivery"],
-        f"{cpu:,.2f}",
-        "" if us is None else f"{cpu / us:,.1f}",
+        f"{result['us_cpu']:,.2f}",
+        _times(result, ours, "us_cpu"),
         f"{result['per_second']:,}",
         f"{result['us_kafka']:,.1f}",
         f"{result['us_valkey']:,.1f}",
         f"{result['measured']:,}",
     ]
-    if "p50_ms" not in result:
-        return cells
+
+
+def _paced(result: Result, ours: Result) -> list[str]:
+    if result.get("p50_ms") is None:
+        return []
     return [
-        *cells,
         f"{result['paced_per_second']:,.0f}/s",
-        *("" if result[p] is None else f"{result[p]:,.0f}" for p in ("p50_ms", "p99_ms")),
+        f"{result['p50_ms']:,.0f}",
+        f"{result['p99_ms']:,.0f}",
+        _times(result, ours, "p50_ms"),
         f"{result['us_cpu_paced']:,.1f}",
         f"{result['changes']:,}",
+        f"{result['customers_compared']:,}",
     ]
+
+
+def _times(result: Result, ours: Result, figure: str) -> str:
+    own = ours.get(figure)
+    return f"{result[figure] / own:,.1f}" if own else ""

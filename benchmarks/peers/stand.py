@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from redis import Redis
 
@@ -28,7 +28,7 @@ from segstream.shell.kafka_trainer import KafkaPress
 from segstream.shell.local import Server, Servers, local_servers
 from segstream.shell.local.children import Family
 from segstream.shell.redis import RedisStore, connect
-from segstream.shell.topics import create
+from segstream.shell.topics import STARTING, create
 
 SECONDS = 60.0
 PATIENCE = 120.0
@@ -44,6 +44,10 @@ _SENDS_ALL = {"linger.ms": 20, "batch.size": 256 << 10}
 
 class Stalled(RuntimeError):
     """A peer that has ended, or makes no progress."""
+
+
+class TooShort(RuntimeError):
+    """Too little was counted to measure it."""
 
 
 class Reading(NamedTuple):
@@ -117,6 +121,7 @@ class Run:
         self.input, self.output = f"{self.name}-calls", f"{self.name}-changes"
         self.environment: dict[str, str] = {}
         self.server: Server | None = None
+        self._done = 0
         if peer.name == "segstream":
             self._prepare_segstream()
         else:
@@ -228,10 +233,17 @@ class Run:
     def done(self) -> int:
         """How many calls are computed and committed."""
         if self.peer.name == "segstream":
-            there = map(self._store.checkpoint, range(PARTITIONS))
-            return sum(checkpoint.counts["valid"] for checkpoint in there if checkpoint)
+            checkpoints = map(self._store.checkpoint, range(PARTITIONS))
+            return sum(checkpoint.counts["valid"] for checkpoint in checkpoints if checkpoint)
         places = [TopicPartition(self.input, partition) for partition in range(PARTITIONS)]
-        return sum(max(0, p.offset) for p in self._group.committed(places, timeout=SECONDS))
+        try:
+            there = self._group.committed(places, timeout=SECONDS)
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].code() not in STARTING:
+                raise
+        else:
+            self._done = sum(max(0, place.offset) for place in there)
+        return self._done
 
     def follow(self, number: int, every: float = 0.1) -> list[Reading]:
         """Readings until so many calls are done."""
@@ -270,5 +282,5 @@ def steady(readings: Sequence[Reading], begin: int, end: int) -> Reading:
     if len(amid) < 2:
         amid = [reading for reading in commits if reading.done >= begin]
     if len(amid) < 2:
-        raise RuntimeError("too few commits to measure between; count more events")
+        raise TooShort("too few commits to measure between: count more with --events")
     return amid[-1].since(amid[0])
