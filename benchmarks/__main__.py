@@ -89,6 +89,7 @@ def peers_command(
 ) -> None:
     """Other engines on the same work, checked for equal changes (half an hour)."""
     console = Console()
+    console.width = max(console.width, 96)  # of the tables
     names = tuple(only.split(","))
     if unknown := sorted(set(names) - MAKERS.keys()):
         known = ", ".join(MAKERS)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from confluent_kafka import KafkaException
 
 from benchmarks.machine import facts
 from benchmarks.peers.contents import Contents, Expected, contents, expected
@@ -82,7 +83,7 @@ def _outcome(on: Stand, peer: Peer, course: Course, number: int) -> dict[str, An
     about = {"peer": peer.name, "tuned": peer.tuned, "delivery": peer.delivery}
     try:
         return {**about, **_one(on, peer, course, number)}
-    except (Stalled, Differs, TooShort) as error:
+    except (Stalled, Differs, TooShort, KafkaException) as error:
         on.tell(str(error))
         return {**about, "failed": str(error).splitlines()[0]}
 

@@ -30,8 +30,8 @@ TARGETS = (
 )
 
 
-CATCHING_UP = ("delivery", "µs of CPU", "× ours", "events/s", "Kafka µs", "Valkey µs", "measured")
-PACED = ("rate", "p50 ms", "p99 ms", "× ours", "µs of CPU", "changes", "equal of")
+CATCHING_UP = ("µs of CPU", "× ours", "events/s", "Kafka µs", "Valkey µs", "warm-up", "measured")
+PACED = ("rate", "p50 ms", "p99 ms", "× ours", "µs of CPU", "changes")
 
 
 def verdicts(results: Sequence[Result]) -> Iterator[dict[str, Any]]:
@@ -67,6 +67,16 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
     )
     for traffic, zipf in settings["traffics"]:
         _table(console, f"{traffic} (Zipf {zipf})", found["results"], traffic)
+    for delivery in dict.fromkeys(r["delivery"] for r in found["results"] if r["delivery"]):
+        names = dict.fromkeys(r["peer"] for r in found["results"] if r["delivery"] == delivery)
+        console.print(f"{delivery}: {', '.join(names)}", highlight=False)
+    console.print(
+        "µs of CPU: of the peer's process, all its threads, after so many calls of warm-up. "
+        "Changes: all of them are the oracle's; customers on a border between two centroids "
+        f"({_borders(found['results'])}) are left out.",
+        highlight=False,
+        soft_wrap=True,
+    )
     for name, why in found["absent"].items():
         console.print(f"{name} is skipped: {why}", markup=False, soft_wrap=True)
     for verdict in verdicts(found["results"]):
@@ -77,6 +87,16 @@ def show(console: Console, found: Mapping[str, Any]) -> None:
         reached = "reached" if verdict["reached"] else "not reached"
         text = f"{verdict['traffic']}: {verdict['words']}: {said}: {reached}"
         console.print(text, highlight=False, soft_wrap=True)
+
+
+def _borders(results: Sequence[Result]) -> str:
+    """At most how many, of how many."""
+    counted = [r for r in results if "customers_on_a_border" in r]
+    if not counted:
+        return "0"
+    most = max(counted, key=lambda r: r["customers_on_a_border"])
+    on, others = most["customers_on_a_border"], most["customers_compared"]
+    return f"at most {on:,} of {on + others:,}"
 
 
 def _table(console: Console, title: str, results: Sequence[Result], traffic: str) -> None:
@@ -92,7 +112,8 @@ def _table(console: Console, title: str, results: Sequence[Result], traffic: str
         for column in columns:
             table.add_column(column, justify="right", no_wrap=True)
         for result in mine:
-            table.add_row(_title(result), *cells(result, ours))
+            if shown := cells(result, ours):
+                table.add_row(_title(result), *shown)
         console.print(table)
     for result in mine:
         if "failed" in result:
@@ -105,21 +126,23 @@ def _title(result: Result) -> str:
 
 def _catching_up(result: Result, ours: Result) -> list[str]:
     if "us_cpu" not in result:
-        return [result["delivery"], "failed"]
+        return ["failed"]
     return [
-        result["delivery"],
         f"{result['us_cpu']:,.2f}",
         _times(result, ours, "us_cpu"),
         f"{result['per_second']:,}",
         f"{result['us_kafka']:,.1f}",
         f"{result['us_valkey']:,.1f}",
+        f"{result['not_counted']:,}",
         f"{result['measured']:,}",
     ]
 
 
 def _paced(result: Result, ours: Result) -> list[str]:
-    if result.get("p50_ms") is None:
+    if "paced_per_second" not in result:
         return []
+    if result["p50_ms"] is None:
+        return ["no change"]
     return [
         f"{result['paced_per_second']:,.0f}/s",
         f"{result['p50_ms']:,.0f}",
@@ -127,7 +150,6 @@ def _paced(result: Result, ours: Result) -> list[str]:
         _times(result, ours, "p50_ms"),
         f"{result['us_cpu_paced']:,.1f}",
         f"{result['changes']:,}",
-        f"{result['customers_compared']:,}",
     ]
 
 
