@@ -79,8 +79,8 @@ def bad_command(
 @app.command("peers")
 def peers_command(
     events: Annotated[
-        int, typer.Option(min=100_000, help="Counted of segstream; of others so many times more.")
-    ] = 1_000_000,
+        int, typer.Option(min=200_000, help="Of the fast ones; slow ones get a part of it.")
+    ] = 2_000_000,
     customers: Annotated[int, typer.Option(min=100, help="Customers with a past.")] = 100_000,
     zipf: Annotated[float | None, typer.Option(help="One exponent; else flat and hot.")] = None,
     only: Annotated[str, typer.Option(help="Some of them.")] = ",".join(MAKERS),

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 DAY_MS = 86_400_000
@@ -125,13 +126,16 @@ class Oracle:
 def features(customer: Customer, now: int) -> list[float | None]:
     """Raw values in the order of FEATURES; None = missing."""
     since = now // DAY_MS - DAYS
-    within = [day for number, day in customer.days.items() if number > since]
-    orders, cents, views, adds = [sum(column) for column in zip(*within, strict=True)] or [0] * 4
+    orders = cents = views = adds = 0
+    for number, (o, c, v, a) in customer.days.items():
+        if number > since:
+            orders, cents, views, adds = orders + o, cents + c, views + v, adds + a
     recency = None if customer.ordered is None else (now - customer.ordered) / DAY_MS
     basket = cents / 100 / orders if orders else None
     return [recency, orders, cents / 100, views, adds, basket]
 
 
+@lru_cache(1_000)
 def milliseconds(text: str) -> int:
     """Of an RFC 3339 text."""
     return round(datetime.fromisoformat(text).timestamp() * 1000)

@@ -84,7 +84,7 @@ def _script(name: str, python: Path | str = sys.executable) -> tuple[str, ...]:
 
 def _loop(_: Tell) -> list[Peer]:
     return [
-        Peer("loop", words, "at least once", 0.02, _script("loop"), {"pipelined": p}, rate=300.0)
+        Peer("loop", words, "at least once", 0.01, _script("loop"), {"pipelined": p}, rate=300.0)
         for words, p in (("as it comes", False), ("pipelined", True))
     ]
 
@@ -102,7 +102,7 @@ def _segstream(_: Tell) -> list[Peer]:
 def _quix(tell: Tell) -> list[Peer]:
     command = _script("quix", _quix_python(tell))
     return [
-        Peer("quix", words, "exactly once", 0.2, command, {"commit_interval": seconds})
+        Peer("quix", words, "exactly once", 0.1, command, {"commit_interval": seconds})
         for words, seconds in (("commit 5 s", 5.0), ("commit 100 ms", 0.1))
     ]
 
@@ -111,7 +111,7 @@ def _streams(tell: Tell) -> list[Peer]:
     command = _java(tell)
     return [
         # Its compiler is at work for the first million.
-        Peer("streams", words, "exactly once", 2.0, command, setting, warm=0.5)
+        Peer("streams", words, "exactly once", 1.0, command, setting, warm=0.5)
         for words, setting in (("defaults", {}), ("tuned", STREAMS_TUNED))
     ]
 
