@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -99,11 +99,14 @@ def peers_command(
         raise typer.Exit(1)
     tell = Console(stderr=True, style="dim").print
     plan = measure.Plan(_traffics(zipf), names, events, customers, seconds)
-    found = measure.run(plan, lambda text: tell(text, markup=False))
+
+    def keep(found: dict[str, Any]) -> None:
+        if file is not None:  # after each peer: a run takes long
+            found["targets"] = list(peers_report.verdicts(found["results"]))
+            file.write_text(json.dumps(found, indent=2) + "\n")
+
+    found = measure.run(plan, lambda text: tell(text, markup=False), keep)
     peers_report.show(console, found)
-    if file is not None:
-        found["targets"] = list(peers_report.verdicts(found["results"]))
-        file.write_text(json.dumps(found, indent=2) + "\n")
     if any("failed" in result for result in found["results"]):
         raise typer.Exit(1)
 

@@ -1,7 +1,7 @@
 """All peers, one after the other, between the same servers: CPU, speed, latency, equal changes."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -58,11 +58,12 @@ class Course:
         return self.of(int(self.plan.events * peer.share), int(self.plan.seconds * peer.rate))
 
 
-def run(plan: Plan, tell: Tell) -> dict[str, Any]:
-    """All figures, as they go into the JSON file."""
+def run(plan: Plan, tell: Tell, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """All figures, as they go into the JSON file; `keep` is given those so far after each peer."""
     peers, absent = line_up(plan.names, tell)
-    machine: dict[str, Any] = {}
     results: list[dict[str, Any]] = []
+    settings = {**plan._asdict(), "settling_seconds": SETTLING}
+    found: dict[str, Any] = {"settings": settings, "absent": absent, "results": results}
     for traffic, zipf in plan.traffics:
         with tempfile.TemporaryDirectory(prefix="segstream-peers-") as directory:
             tell(f"{traffic} traffic (Zipf {zipf}): fitting the job")
@@ -70,12 +71,12 @@ def run(plan: Plan, tell: Tell) -> dict[str, Any]:
             past = history(who)
             course = Course(fit(past), who, past, plan)
             with stand(Path(directory), tell) as on:
-                machine = machine or facts(on.redis)
+                found = facts(on.redis) | found
                 for number, peer in enumerate(peers):
-                    found = _outcome(on, peer, course, number)
-                    results.append({"traffic": traffic, "zipf": zipf, **found})
-    settings = {**plan._asdict(), "settling_seconds": SETTLING}
-    return {**machine, "settings": settings, "absent": absent, "results": results}
+                    one = _outcome(on, peer, course, number)
+                    results.append({"traffic": traffic, "zipf": zipf, **one})
+                    keep(found)
+    return found
 
 
 def _outcome(on: Stand, peer: Peer, course: Course, number: int) -> dict[str, Any]:

@@ -77,6 +77,9 @@ class Stand:
         """A client that sends what is given, or raises."""
         return Producer({"bootstrap.servers": self.servers.bootstrap_servers, **_PRODUCER, **more})
 
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.servers.bootstrap_servers, "log_level": 2})
+
     def load(self, topic: str, records: Iterable[tuple[int, bytes, bytes]]) -> None:
         """Send (partition, key, value) of all."""
         failed: list[str] = []
@@ -129,7 +132,7 @@ class Run:
 
     def _prepare_other(self) -> None:
         here = self.on.servers.bootstrap_servers
-        admin = AdminClient({"bootstrap.servers": here})
+        admin = self.on.admin()
         names = (self.input, self.output)
         topics = [NewTopic(name, num_partitions=PARTITIONS) for name in names]
         for future in admin.create_topics(topics).values():
@@ -262,7 +265,7 @@ class Run:
     def close(self) -> None:
         """Take its data away, so that the next peer finds the servers as this one did."""
         self.on.redis.flushall()
-        admin = AdminClient({"bootstrap.servers": self.on.servers.bootstrap_servers})
+        admin = self.on.admin()
         known = admin.list_topics(timeout=SECONDS).topics
         own = [name for name in known if not name.startswith("__")]
         for future in admin.delete_topics(own).values():
