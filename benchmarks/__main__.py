@@ -1,14 +1,17 @@
-"""`python -m benchmarks`: end to end. `python -m benchmarks stages`: the core alone."""
+"""`python -m benchmarks`: end to end. `stages`: the core alone. `peers`: others, same work."""
 
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from benchmarks import bad, end_to_end, report, stages
+from benchmarks.peers import measure
+from benchmarks.peers import report as peers_report
+from benchmarks.peers.line_up import MAKERS
 from benchmarks.traffic import FLAT, HOT
 from consumers.settings import load
 
@@ -31,15 +34,19 @@ def main(
     if sys.platform != "linux":
         console.print("CPU time of other processes is read from /proc: this needs Linux.")
         raise typer.Exit(1)
-    traffics: tuple[tuple[str, float], ...] = (("flat", FLAT), ("hot", HOT))
-    if zipf is not None:
-        traffics = (({FLAT: "flat", HOT: "hot"}.get(zipf, "own"), zipf),)
-    plan = end_to_end.Plan(traffics, events, customers, repeats)
+    plan = end_to_end.Plan(_traffics(zipf), events, customers, repeats)
     tell = Console(stderr=True, style="dim").print
     found = end_to_end.run(plan, load({}), lambda text: tell(text, markup=False))
     report.show(console, found)
     if file is not None:
         file.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _traffics(zipf: float | None) -> tuple[tuple[str, float], ...]:
+    """(name, exponent) of what is asked for."""
+    if zipf is None:
+        return (("flat", FLAT), ("hot", HOT))
+    return (({FLAT: "flat", HOT: "hot"}.get(zipf, "own"), zipf),)
 
 
 @app.command("stages")
@@ -67,6 +74,41 @@ def bad_command(
         found = bad.in_memory(customers, events, repeats)
     title = "One segmenter, transactions included" if servers else "Pure core"
     bad.show(Console(), f"Bad input against good. {title}", found)
+
+
+@app.command("peers")
+def peers_command(
+    events: Annotated[
+        int, typer.Option(min=200_000, help="Of the fast ones; slow ones get a part of it.")
+    ] = 2_000_000,
+    customers: Annotated[int, typer.Option(min=100, help="Customers with a past.")] = 100_000,
+    zipf: Annotated[float | None, typer.Option(help="One exponent; else flat and hot.")] = None,
+    only: Annotated[str, typer.Option(help="Some of them.")] = ",".join(MAKERS),
+    seconds: Annotated[float, typer.Option(min=6, help="At the rate of the latencies.")] = 25.0,
+    file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+) -> None:
+    """Other engines on the same work, checked for equal changes (half an hour)."""
+    console = Console()
+    console.width = max(console.width, 96)  # of the tables
+    names = tuple(only.split(","))
+    if unknown := sorted(set(names) - MAKERS.keys()):
+        known = ", ".join(MAKERS)
+        raise typer.BadParameter(f"no such peer: {', '.join(unknown)}; there are: {known}")
+    if sys.platform != "linux":
+        console.print("CPU time of other processes is read from /proc: this needs Linux.")
+        raise typer.Exit(1)
+    tell = Console(stderr=True, style="dim").print
+    plan = measure.Plan(_traffics(zipf), names, events, customers, seconds)
+
+    def keep(found: dict[str, Any]) -> None:
+        if file is not None:  # after each peer: a run takes long
+            found["targets"] = list(peers_report.verdicts(found["results"]))
+            file.write_text(json.dumps(found, indent=2) + "\n")
+
+    found = measure.run(plan, lambda text: tell(text, markup=False), keep)
+    peers_report.show(console, found)
+    if any("failed" in result for result in found["results"]):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ class Jar:
         return f"{self.artifact}-{self.version}.jar"
 
 
-def locked_jars() -> list[Jar]:
-    """Every jar that Kafka needs, in the order of the lock file."""
-    lines = LOCK_FILE.read_text("ascii").splitlines()
+def locked_jars(lock: Path | None = None) -> list[Jar]:
+    """Every jar of a lock file, in its order; by default those that Kafka needs."""
+    lines = (lock or LOCK_FILE).read_text("ascii").splitlines()
     fields = (line.replace(":", " ").split() for line in lines if not line.startswith("#"))
     return [Jar(*jar) for jar in fields]
 
@@ -100,9 +100,12 @@ def locked(path: Path, waiting: Callable[[float], None]) -> Iterator[int]:
         os.close(descriptor)
 
 
-def fetch(progress: Progress = silent) -> list[Path]:
-    """Paths of all jars, each one whole; what is missing or damaged is downloaded first."""
-    cache, jars = cache_directory(), locked_jars()
+def fetch(progress: Progress = silent, lock: Path | None = None) -> list[Path]:
+    """Paths of all jars of a lock file, each one whole; what is missing or damaged is downloaded.
+
+    By default those of Kafka's broker; benchmarks have a lock file of their own.
+    """
+    cache, jars = cache_directory(), locked_jars(lock)
     waits: list[float] = []
 
     def waiting(seconds: float) -> None:
@@ -136,7 +139,7 @@ def _complete(cache: Path, jars: Sequence[Jar], progress: Progress) -> None:
         shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
     absent = [jar for jar in jars if not _whole(cache / jar.filename, jar)]
     if absent:
-        progress(f"Kafka: fetching {len(absent)} of {len(jars)} jars (44 MB in all) into {cache}")
+        progress(f"Kafka: fetching {len(absent)} of {len(jars)} jars into {cache}")
     with _certificates():
         for number, jar in enumerate(absent, 1):
             progress(f"Kafka: jar {number}/{len(absent)} {jar.filename}")
@@ -174,7 +177,7 @@ def _download(jar: Jar, cache: Path) -> None:
             if _whole(file, jar):
                 file.replace(cache / jar.filename)
                 return
-            reason = "its sha256 is not the one in kafka-jars.lock (a proxy may have altered it)"
+            reason = "its sha256 is not the locked one (a proxy may have altered it)"
     raise LocalUnavailable(
         f"Kafka's jar {jar.filename} could not be fetched: {reason}. Check the network and, behind "
         "a proxy, HTTPS_PROXY and REQUESTS_CA_BUNDLE; then try again: finished jars are kept. "
