@@ -102,7 +102,7 @@ def people(number: int, zipf: float, partitions: int = PARTITIONS) -> People:
     return People(ids, where, weights / weights.sum())
 
 
-def history(who: People, each: int = 4) -> Traffic:
+def history(who: People, each: int = 12) -> Traffic:
     """The past 85 days: every customer once, and `each` − 1 times as many events by Zipf's law.
 
     Times are in no order, but the first event of a partition is the latest: the clock stands

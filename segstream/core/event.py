@@ -7,7 +7,9 @@ authority, which either accepts it after all or says what is wrong, for the dead
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import compress, count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +24,9 @@ from segstream.core.hash import Partitioner, partitions_of
 
 _TELLING = ("ce_type", "content-type", APPENDED, UNREADABLE[0][0])
 Control = ModelControl | ClockControl
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 Headers = list[tuple[str, bytes | None]] | None
 
 
@@ -91,8 +96,7 @@ class Columns(NamedTuple):
     message: list[str]
     kind: list[int]
     name: list[str]
-    #: (event, field, value) of everything that was read
-    cells: tuple[list[int], list[int], list[float]]
+    values: list[Floats]  # [calls, fields] of some calls each
 
 
 class Reader:
@@ -111,7 +115,7 @@ class Reader:
     ) -> Decoded:
         """Read records of a partition. Never raises for what a producer can send."""
         large = _too_large(records)
-        found = _Found(Columns([], [], [], [], [], [], ([], [], [])), {}, [], [], large)
+        found = _Found(Columns([], [], [], [], [], [], []), {}, [], [], large)
         slow = np.ones(len(records), bool)
         slow[[reject.record for reject in large]] = False
         slow[self._fast(records, partition, found, slow)] = False
@@ -123,47 +127,67 @@ class Reader:
     def _fast(
         self, records: Records, partition: int, found: "_Found", wanted: npt.NDArray[np.bool_]
     ) -> list[int]:
-        """Decode plain calls; the indices of the records that are done."""
-        values = records.values
+        """Decode plain calls, column by column; the indices of the records that are done."""
+        simple = map(_is_simple, records.values)
         candidates = [
             i
-            for i, (value, headers) in enumerate(zip(values, records.headers, strict=True))
-            if value is not None
-            and wanted[i]
-            and (not headers or _is_plain(headers))
-            and _is_simple(value)
+            for i, (good, headers) in enumerate(zip(simple, records.headers, strict=True))
+            if good and (not headers or _is_plain(headers))
         ]
-        calls, kept = _decode_all(self._decode, values, candidates)
-        times = _times(calls, [records.appended[i] for i in kept])
-        timely = (times >= call.EARLIEST_MS) & (times < call.END_MS)
-        done: list[int] = []
-        for i, c, time, good in zip(kept, calls, times.tolist(), timely.tolist(), strict=True):
-            kind = self._kind(c.TYPE, c.event if c.TYPE == "track" else "")
-            cells = self._cells(kind, c) if good else None
-            # Who it is about comes last: only customers of accepted calls get a code.
-            code = None if cells is None else found.code(c.userId, c.anonymousId)
-            if code is None or cells is None:
-                continue
-            message = c.messageId or f"{partition}-{records.offsets[i]}"
-            name = c.event if c.TYPE == "track" else c.TYPE
-            found.add(i, time, code, message, kind, name, cells)
-            done.append(i)
+        if not wanted.all():
+            candidates = [i for i in candidates if wanted[i]]
+        calls, done = _decode_all(self._decode, records.values, candidates)
+        times = _times([c.timestamp for c in calls], [records.appended[i] for i in done])
+        kinds, names = self._kinds(calls)
+        values, good = self._values(np.array(kinds, np.int64), calls)
+        good &= (times >= call.EARLIEST_MS) & (times < call.END_MS)
+        customers = _customers(calls)
+        good &= np.array([customer is not None for customer in customers], bool)
+        if not good.all():
+            calls, done, kinds, names, customers = (
+                list(compress(column, good)) for column in (calls, done, kinds, names, customers)
+            )
+            times, values = times[good], values[good]
+        # Who it is about comes last: only customers of accepted calls get a code.
+        found.meet(customers)
+        columns = found.columns
+        columns.record.extend(done)
+        columns.time.extend(times.tolist())
+        columns.code.extend(map(found.codes.__getitem__, customers))
+        columns.message.extend(
+            c.messageId or f"{partition}-{records.offsets[i]}"
+            for c, i in zip(calls, done, strict=True)
+        )
+        columns.kind.extend(kinds)
+        columns.name.extend(names)
+        columns.values.append(values)
         return done
 
-    def _kind(self, kind: str, event: str) -> int:
-        return self.fields.kinds.get((kind, event), 0)
+    def _kinds(self, calls: list[Any]) -> tuple[list[int], list[str]]:
+        """The kind and the name of each call."""
+        tracks, others = self.fields.tracks, self.fields.others
+        names = [c.event if c.TYPE == "track" else c.TYPE for c in calls]
+        kinds = [
+            (tracks if c.TYPE == "track" else others).get(name, 0)
+            for c, name in zip(calls, names, strict=True)
+        ]
+        return kinds, names
 
-    def _cells(self, kind: int, c: Any) -> list[tuple[int, float]] | None:
-        """Values that the fast path can read; None if one is to be refused."""
-        cells: list[tuple[int, float]] = []
-        for field in self.fields.of_kind[kind]:
-            value = self.fields.getters[field](c)
-            if value is not None:
-                number = self.fields.declared[field].number(value)
-                if number is None:
-                    return None
-                cells.append((field, number))
-        return cells
+    def _values(self, kinds: Ints, calls: list[Any]) -> tuple[Floats, Bools]:
+        """What is read from each call, NaN = missing; which calls are not to be refused."""
+        values = np.full((len(calls), len(self.fields)), np.nan)
+        good = np.ones(len(calls), bool)
+        for kind, numbers in enumerate(self.fields.of_kind):
+            if not numbers:
+                continue
+            rows = np.flatnonzero(kinds == kind)
+            these = [calls[row] for row in rows.tolist()]
+            for field in numbers:
+                get, number = self.fields.getters[field], self.fields.declared[field].number
+                read = [math.nan if (v := get(c)) is None else number(v) for c in these]
+                good[rows] &= np.array([value is not None for value in read], bool)
+                values[rows, field] = np.array(read, np.float64)  # None: NaN
+        return values, good
 
     def _slow(self, records: Records, i: int, partition: int, found: "_Found") -> None:
         """Let the authority decide about one record."""
@@ -172,16 +196,19 @@ class Reader:
             if not isinstance(reading, Call):
                 found.controls.append((i, reading))
                 return
-            kind = self._kind(reading.type, reading.name if reading.type == "track" else "")
-            checked = [(f, self._checked(f, reading.body)) for f in self.fields.of_kind[kind]]
+            known = self.fields.tracks if reading.type == "track" else self.fields.others
+            kind = known.get(reading.name, 0)
+            values = np.full(len(self.fields), np.nan)
+            for field in self.fields.of_kind[kind]:
+                if (value := self._checked(field, reading.body)) is not None:
+                    values[field] = value
         except Invalid as error:
             found.rejects.append(Reject(i, error.reason, error.message))
             return
         time = records.appended[i] if reading.time is None else reading.time
         message = reading.message_id or f"{partition}-{records.offsets[i]}"
-        cells = [(field, value) for field, value in checked if value is not None]
-        code = found.known(reading.customer, reading.raw_id)
-        found.add(i, time, code, message, kind, reading.name, cells)
+        code = found.code(reading.customer, reading.raw_id)
+        found.add(i, time, code, message, kind, reading.name, values)
 
     def _checked(self, field: int, body: dict[str, Any]) -> float | None:
         """The value at a field's path; None if missing; Invalid if it is of the wrong kind."""
@@ -231,22 +258,12 @@ class _Found(NamedTuple):
     controls: list[tuple[int, Control]]
     rejects: list[Reject]
 
-    def code(self, user: str | None, anonymous: str | None) -> int | None:
-        """The customer of a call on the fast path; None: the authority must look."""
-        customer = user
-        if customer is None:
-            if anonymous is None:
-                return None
-            customer = f"a:{anonymous}"
-        code = self.codes.get(customer)
-        if code is not None and (user is None) is customer.startswith("a:"):
-            return code
-        raw = anonymous if user is None else user
-        if raw is None or "\0" in raw or (user is not None and user.startswith("a:")):
-            return None
-        return self.known(customer, raw)
+    def meet(self, customers: Iterable[str]) -> None:
+        """Give the first customers of all their codes."""
+        self.codes.update(zip(dict.fromkeys(customers), count(), strict=False))
+        self.raw_ids.extend(c.removeprefix("a:").encode() for c in self.codes)
 
-    def known(self, customer: str, raw_id: str) -> int:
+    def code(self, customer: str, raw_id: str) -> int:
         """The code of a customer, a new one if it is the first time."""
         code = self.codes.setdefault(customer, len(self.codes))
         if code == len(self.raw_ids):
@@ -261,19 +278,16 @@ class _Found(NamedTuple):
         message: str,
         kind: int,
         name: str,
-        cells: list[tuple[int, float]],
+        values: Floats,
     ) -> None:
         columns = self.columns
-        for field, value in cells:
-            columns.cells[0].append(len(columns.record))
-            columns.cells[1].append(field)
-            columns.cells[2].append(value)
         columns.record.append(record)
         columns.time.append(time)
         columns.code.append(code)
         columns.message.append(message)
         columns.kind.append(kind)
         columns.name.append(name)
+        columns.values.append(values[None])
 
     def placed(self, records: Records, place: Place) -> tuple[npt.NDArray[np.bool_], list[Stray]]:
         """Which of the columns are on their partition, and the strays; the rest is rejected."""
@@ -296,17 +310,15 @@ class _Found(NamedTuple):
         columns = self.columns
         record = np.array(columns.record, np.int64)
         code = np.array(columns.code, np.int64)
-        values = np.full((len(record), fields), np.nan)
-        event, field, value = columns.cells
-        values[event, field] = value
+        values = np.concatenate([np.empty((0, fields)), *columns.values])
         customers = list(self.codes)
         # The slow path appends behind the fast one; record order is restored here, once.
         order = np.flatnonzero(right)
         order = order[np.argsort(record[order], kind="stable")]
-        rows = order.tolist()
-        if len(rows) < len(record):
+        if len(order) < len(record):
             kept, code[order] = np.unique(code[order], return_inverse=True)
             customers = [customers[c] for c in kept.tolist()]
+        rows = order.tolist()
         events = Events(
             record[order],
             np.array(columns.time, np.int64)[order],
@@ -330,18 +342,35 @@ def _too_large(records: Records) -> list[Reject]:
     ]
 
 
-def _times(calls: list[Any], appended: list[int]) -> npt.NDArray[np.int64]:
+def _times(moments: list[datetime | None], appended: list[int]) -> Ints:
     """Times in ms, int64 [n]: `call.ms_of` for all at once; the append time where there is none."""
-    moments = [c.timestamp for c in calls]
-    seconds = np.array([0.0 if m is None else m.timestamp() for m in moments])
-    times = np.rint(seconds * 1e6).astype(np.int64) // 1000
-    missing = [i for i, m in enumerate(moments) if m is None]
-    times[missing] = [appended[i] for i in missing]
-    return times
+    seconds = np.array([math.nan if m is None else m.timestamp() for m in moments])
+    missing = np.isnan(seconds)
+    times = np.rint(np.where(missing, 0.0, seconds) * 1e6).astype(np.int64) // 1000
+    return np.where(missing, np.array(appended, np.int64), times)
 
 
-def _is_simple(value: bytes) -> bool:
+def _customers(calls: list[Any]) -> list[Any]:
+    """Who each call is about; None: the authority must look."""
+    users = [c.userId for c in calls]
+    if None not in users:
+        # A search in one text tells almost always that there is nothing to look for.
+        text = "\n".join(dict.fromkeys(users))
+        if "\0" not in text and "\na:" not in text and not text.startswith("a:"):
+            return users
+    return [_customer(c.userId, c.anonymousId) for c in calls]
+
+
+def _customer(user: str | None, anonymous: str | None) -> str | None:
+    if user is None:
+        return None if anonymous is None or "\0" in anonymous else f"a:{anonymous}"
+    return None if "\0" in user or user.startswith("a:") else user
+
+
+def _is_simple(value: bytes | None) -> bool:
     """Whether skipping the fields that are not read can overlook nothing."""
+    if value is None:
+        return False
     return (len(value) <= call.MAX_DEPTH and value.isascii()) or call.skimmable(value)
 
 

@@ -42,8 +42,9 @@ class Fields:
     """All values that are read. Immutable; one per process.
 
     `kinds` maps (call type, track event name or "") to a small number ≥ 1; 0 is every call that
-    no measure or trait names. `of_kind[kind]` are the numbers of the fields to read from it, and
-    `number_of` finds a field by who reads it: (section, name).
+    no measure or trait names; `tracks` and `others` are the same, by name and by type.
+    `of_kind[kind]` are the numbers of the fields to read from it, and `number_of` finds a field by
+    who reads it: (section, name).
     """
 
     def __init__(self, definition: Definition) -> None:
@@ -53,6 +54,8 @@ class Fields:
         self.number_of: dict[tuple[str, str], int] = {}
         self._declare(definition)
         self.getters = [_getter(field.path) for field in self.declared]
+        self.tracks = {name: n for (kind, name), n in self.kinds.items() if kind == "track"}
+        self.others = {kind: n for (kind, _), n in self.kinds.items() if kind != "track"}
 
     def __len__(self) -> int:
         return len(self.declared)

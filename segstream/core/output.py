@@ -4,6 +4,7 @@ Plain dicts in the shapes of `record.py`, because they are written at speed; tes
 against the pydantic models.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ Order = tuple[int, int, int, int, bytes]
 """(record, is an event, minute, is a marker, customer): the order of rows in the log."""
 
 CHANGE_TYPE = "segstream.segment.changed.v1"
+_CHANGE_TYPE = CHANGE_TYPE.encode()
 REASONS = 3
 KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20
 """Bytes kept of a record that is too large."""
@@ -68,40 +70,42 @@ def number(value: float) -> float | None:
 
 
 def change_headers(
-    ce_id: str, source: str, customer: str, at: int
+    ce_id: str, source: str, customer: bytes, at: str
 ) -> list[tuple[str, bytes | None]]:
     """CloudEvents attributes of a change, binary mode."""
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", ce_id.encode()),
         ("ce_source", source.encode()),
-        ("ce_type", CHANGE_TYPE.encode()),
-        ("ce_subject", customer.encode()),
-        ("ce_time", ms_text(at).encode()),
+        ("ce_type", _CHANGE_TYPE),
+        ("ce_subject", customer),
+        ("ce_time", at.encode()),
         ("content-type", b"application/json"),
     ]
 
 
 def reasons(
-    model: Model, raw: Vectors, space: Vectors, left: int | None, entered: int
-) -> list[dict[str, Any]]:
-    """Features by their share in (x − left)² − (x − entered)², largest first, at most 3.
+    model: Model, raw: Vectors, space: Vectors, left: Sequence[int], entered: Sequence[int]
+) -> list[list[dict[str, Any]]]:
+    """Per row: features by their share in (x − left)² − (x − entered)², largest first, at most 3.
 
-    `left`, `entered`: positions of segments in the Model; left None: the panel mean.
+    `left`, `entered`: positions of segments in the Model; left −1: the panel mean.
     """
     z = space.astype(np.float64)
-    start = np.zeros(len(z)) if left is None else model.centres[left]
-    gain = ((z - start) ** 2 - (z - model.centres[entered]) ** 2).tolist()
+    none = np.array(left)[:, None] < 0
+    start = np.where(none, 0.0, model.centres[left])
+    gains = ((z - start) ** 2 - (z - model.centres[entered]) ** 2).tolist()
+    names = [feature.name for feature in model.record.features]
+    return [_reasons(names, values, gain) for values, gain in zip(raw.tolist(), gains, strict=True)]
+
+
+def _reasons(names: list[str], values: list[float], gain: list[float]) -> list[dict[str, Any]]:
     total = sum(gain)
     if total <= 0:
         return []
     best = sorted((j for j, g in enumerate(gain) if g > 0), key=lambda j: (-gain[j], j))
     return [
-        {
-            "feature": model.record.features[j].name,
-            "value": number(float(raw[j])),
-            "share": round(gain[j] / total, 6),
-        }
+        {"feature": names[j], "value": number(values[j]), "share": round(gain[j] / total, 6)}
         for j in best[:REASONS]
     ]
 

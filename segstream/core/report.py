@@ -57,44 +57,53 @@ class Report:
         """All of it, in the order of the log."""
         return sorted(self._outputs, key=lambda out: out.order)
 
-    def change(self, rows: Evaluated, move: Move) -> None:
-        """A change and the membership after it."""
-        model, found, row = rows.model, rows.found, move.row
-        customer = self.customers[int(found.code[move.group])]
-        at, event = int(found.rows.at[row]), int(found.rows.event[row])
-        left, entered = model.index.get(move.left), model.index[move.entered]
-        distances, events = rows.distances[row], self.batch.decoded.events
-        body = {
-            "customer": customer,
-            "sequence": move.sequence,
-            "from": self._segment(model, move.left),
-            "to": self._segment(model, move.entered),
-            "cause": move.cause,
-            "rule": move.rule,
-            "at": ms_text(at),
-            "event": None
-            if event < 0
-            else {"id": events.messages[event], "name": events.names[event]},
-            "model": model.version,
-            "distance": {
-                "from": None if left is None else round(float(distances[left]), 6),
-                "to": round(float(distances[entered]), 6),
-            },
-            "reasons": output.reasons(model, rows.raw[row], rows.space[row], left, entered),
-        }
-        minute = int(found.minute[row])
-        order = (int(found.record[row]), int(minute < 0), minute, 0, customer.encode())
-        self._say_change(order, customer, at, body)
-        membership = {
-            "customer": customer,
-            "segment": move.entered,
-            "name": model.names[move.entered],
-            "since": ms_text(at),
-            "at": ms_text(at),
-            "model": model.version,
-            "sequence": move.sequence,
-        }
-        self._say("memberships", order, customer.encode(), encode(membership))
+    def changes(self, evaluated: Evaluated, moves: Sequence[Move]) -> None:
+        """A change and the membership after it, for each move."""
+        if not moves:
+            return
+        model, found, events = evaluated.model, evaluated.found, self.batch.decoded.events
+        row = np.array([move.row for move in moves])
+        left = [model.index.get(move.left, -1) for move in moves]
+        entered = [model.index[move.entered] for move in moves]
+        reasons = output.reasons(model, evaluated.raw[row], evaluated.space[row], left, entered)
+        distances = evaluated.distances[row].tolist()
+        code = found.code[[move.group for move in moves]]
+        columns = (code, found.rows.at[row], found.rows.event[row], found.record[row])
+        facts = zip(*(c.tolist() for c in columns), found.minute[row].tolist(), strict=True)
+        for i, (move, (code_, at, event, record, minute)) in enumerate(
+            zip(moves, facts, strict=True)
+        ):
+            customer, when = self.customers[code_], ms_text(at)
+            body = {
+                "customer": customer,
+                "sequence": move.sequence,
+                "from": self._segment(model, move.left),
+                "to": self._segment(model, move.entered),
+                "cause": move.cause,
+                "rule": move.rule,
+                "at": when,
+                "event": None
+                if event < 0
+                else {"id": events.messages[event], "name": events.names[event]},
+                "model": model.version,
+                "distance": {
+                    "from": None if left[i] < 0 else round(distances[i][left[i]], 6),
+                    "to": round(distances[i][entered[i]], 6),
+                },
+                "reasons": reasons[i],
+            }
+            order = (record, int(minute < 0), minute, 0, customer.encode())
+            self._say_change(order, customer, when, body)
+            membership = {
+                "customer": customer,
+                "segment": move.entered,
+                "name": model.names[move.entered],
+                "since": when,
+                "at": when,
+                "model": model.version,
+                "sequence": move.sequence,
+            }
+            self._say("memberships", order, order[-1], encode(membership))
 
     def forgotten(
         self, model: Model, customer: str, tick: tuple[int, int], segment: int, sequence: int
@@ -115,7 +124,7 @@ class Report:
             "distance": None,
             "reasons": None,
         }
-        self._say_change(order, customer, minute * MINUTE, body)
+        self._say_change(order, customer, ms_text(minute * MINUTE), body)
         self._say("memberships", order, customer.encode(), None)
 
     def unsampled(self, customer: str, tick: tuple[int, int], level: int) -> None:
@@ -180,13 +189,13 @@ class Report:
         key, value = records.keys[record], records.values[record]
         self._say("events", order, key, value, headers, stray.partition)
 
-    def _say_change(self, order: Order, customer: str, at: int, body: dict[str, object]) -> None:
-        record, is_event, minute, *_ = order
+    def _say_change(self, order: Order, customer: str, at: str, body: dict[str, object]) -> None:
+        record, is_event, minute, _, key = order
         ce_id = f"{self.partition.number}-{self.batch.records.offsets[record]}"
         if not is_event:
             ce_id += f"-{minute}-{customer_hash(customer):016x}"
-        headers = output.change_headers(ce_id, self.partition.topic, customer, at)
-        self._say("changes", order, customer.encode(), encode(body), headers)
+        headers = output.change_headers(ce_id, self.partition.topic, key, at)
+        self._say("changes", order, key, encode(body), headers)
 
     def _say(
         self,

@@ -5,14 +5,16 @@ They are recognised by arrays; Python walks the rows of the others.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
+from msgspec.structs import astuple
 
 from segstream.core.batch import Ints
 from segstream.core.config import Hysteresis
 from segstream.core.expression import Floats
-from segstream.core.model import Model
+from segstream.core.model import Longs, Model
 from segstream.core.window import Bools, Rows, States
 
 
@@ -29,25 +31,18 @@ class Move(NamedTuple):
     sequence: int
 
 
-class Decision:
+class Decision(msgspec.Struct, gc=False):
     """The part of a State that decides, of one customer, while its rows are walked."""
 
-    __slots__ = ("pending", "pending_since", "segment", "sequence", "since", "stamp")
-
-    def __init__(self, state: Any) -> None:
-        for name in self.__slots__:
-            setattr(self, name, int(state[name]))
-
-    def store(self, state: Any) -> None:
-        for name in self.__slots__:
-            state[name] = getattr(self, name)
-
     segment: int
+    since: int
+    stamp: int
+    sequence: int
     pending: int
     pending_since: int
-    stamp: int
-    since: int
-    sequence: int
+
+
+_FIELDS = Decision.__struct_fields__
 
 
 def decide(
@@ -75,21 +70,18 @@ def decide(
     stale = states["stamp"] != model.version
     changed = calm & stale
     states["stamp"][changed] = model.version
-    moves: list[Move] = []
-    walk = _Walk(model, hysteresis, nearest_under, moves)
-    for group in np.flatnonzero(~calm).tolist():
-        decision = Decision(states[group])
-        touched = False
-        for row in range(int(rows.first[group]), int(rows.last[group]) + 1):
-            at, is_event = int(rows.at[row]), rows.event[row] >= 0
-            near = int(nearest[row])
-            touched |= walk.evaluate(
-                decision, (row, group), at, bool(is_event), distances[row], near
-            )
-        if touched:
-            decision.store(states[group])
-            changed[group] = True
-    return moves, changed
+    restless = np.flatnonzero(~calm)
+    columns = (states[field][restless].tolist() for field in _FIELDS)
+    decisions = [Decision(*values) for values in zip(*columns, strict=True)]
+    walk = _Walk(model, hysteresis, nearest_under, distances)
+    touched = walk.walk(decisions, restless, rows, nearest)
+    groups = restless[touched]
+    kept = [astuple(d) for d, t in zip(decisions, touched.tolist(), strict=True) if t]
+    if kept:
+        for field, values in zip(_FIELDS, zip(*kept, strict=True), strict=True):
+            states[field][groups] = values
+    changed[groups] = True
+    return walk.moves, changed
 
 
 class _Walk:
@@ -100,53 +92,66 @@ class _Walk:
         model: Model,
         hysteresis: Hysteresis,
         nearest_under: Callable[[int, int], int],
-        moves: list[Move],
+        distances: Floats,
     ) -> None:
         self.model, self.hysteresis = model, hysteresis
         # texts of the settings: not to be read again for every row
         self.hold_ms, self.first_ms = hysteresis.hold_ms, hysteresis.first_ms
-        self.nearest_under, self.moves = nearest_under, moves
+        self.nearest_under, self.distances = nearest_under, distances
+        self.moves: list[Move] = []
 
-    def evaluate(
-        self,
-        d: Decision,
-        place: tuple[int, int],
-        at: int,
-        is_event: bool,
-        distances: Floats,
-        near: int,
-    ) -> bool:
-        """Apply one row to a decision; whether anything changed."""
-        entered = int(self.model.ids[near])
-        own = self.model.index.get(d.segment)
-        if d.segment and entered == d.segment:
+    def walk(self, decisions: list[Decision], groups: Ints, rows: Rows, nearest: Longs) -> Bools:
+        """Apply the rows of some groups to their decisions; which of these have changed."""
+        touched = np.zeros(len(groups), bool)
+        first, last = rows.first[groups].tolist(), rows.last[groups].tolist()
+        entered = self.model.ids[nearest].tolist()
+        at, event = rows.at.tolist(), rows.event.tolist()
+        places = zip(decisions, groups.tolist(), first, last, strict=True)
+        for i, (decision, group, start, stop) in enumerate(places):
+            changed = False
+            for row in range(start, stop + 1):
+                where = (row, group, at[row], event[row] >= 0)
+                changed |= self.evaluate(decision, where, entered[row])
+            touched[i] = changed
+        return touched
+
+    def evaluate(self, d: Decision, place: tuple[int, int, int, bool], entered: int) -> bool:
+        """Apply one row to a decision; whether anything changed.
+
+        `place`: row, group, T in ms, whether it is an event. `entered`: the nearest segment's id.
+        """
+        if d.segment == entered:
             return self._stay(d)
         if d.segment == 0:
-            return self._enter(d, place, at, entered)
+            return self._enter(d, place, entered)
+        row, _, at, is_event = place
         cause = "behaviour" if is_event else "time"
+        own = self.model.index.get(d.segment)
         if own is None:
-            return self._move(d, place, at, entered, cause, "retired")
-        there, here = float(distances[near]), float(distances[own])
+            return self._move(d, place, entered, cause, "retired")
+        there = float(self.distances[row, self.model.index[entered]])
+        here = float(self.distances[row, own])
         if there <= self.hysteresis.clear * here:
-            return self._move(d, place, at, entered, cause, "clear")
+            return self._move(d, place, entered, cause, "clear")
         if there > self.hysteresis.held * here:
             return self._forget_pending(d)
         if d.pending != entered:
             d.pending, d.pending_since = entered, at
             return True
         if at - d.pending_since >= self.hold_ms:
-            return self._move(d, place, at, entered, cause, "held")
+            return self._move(d, place, entered, cause, "held")
         return False
 
-    def _enter(self, d: Decision, place: tuple[int, int], at: int, entered: int) -> bool:
+    def _enter(self, d: Decision, place: tuple[int, int, int, bool], entered: int) -> bool:
         """A newcomer's first deeds say little: who fills a basket has not ordered *yet*."""
         if self.first_ms:
+            at = place[2]
             if d.pending == 0:
                 d.pending, d.pending_since = entered, at
                 return True
             if at - d.pending_since < self.first_ms:
                 return False
-        return self._move(d, place, at, entered, "first", None)
+        return self._move(d, place, entered, "first", None)
 
     def _stay(self, d: Decision) -> bool:
         stale = d.stamp != self.model.version
@@ -162,13 +167,12 @@ class _Walk:
     def _move(
         self,
         d: Decision,
-        place: tuple[int, int],
-        at: int,
+        place: tuple[int, int, int, bool],
         entered: int,
         cause: str,
         rule: str | None,
     ) -> bool:
-        row, group = place
+        row, group, at, _ = place
         # Would the version that last agreed with the current segment still agree? Then it was
         # not the customer who moved.
         version_changed = d.segment and d.stamp != self.model.version

@@ -23,7 +23,7 @@ from segstream.core.expression import Floats, Term
 from segstream.core.feature import Features
 from segstream.core.field import Fields
 from segstream.core.forward import library_of
-from segstream.core.hash import customer_hash, level_of, message_hash
+from segstream.core.hash import customer_hash, level_of, message_hashes
 from segstream.core.model import Model
 from segstream.core.output import Output
 from segstream.core.report import Evaluated, Partition, Report
@@ -119,6 +119,7 @@ class _Step:
         self.function, self.layout = function, function.layout
         self.batch, self.checkpoint = batch, checkpoint
         self.partition, self.models = partition, models
+        self.single = len(batch.spans) == 1
         self.existed = np.array([blob is not None for blob in blobs], bool)
         self.people = People(
             list(customers),
@@ -128,7 +129,7 @@ class _Step:
             checkpoint.level,
             max(1, function.definition.panel.size // partition.partitions),
         )
-        hashes = np.array([message_hash(m) for m in batch.decoded.events.messages], np.uint64)
+        hashes = message_hashes(batch.decoded.events.messages)
         self.work = Work(batch, hashes, self.people, self.layout)
         self.counts = dict(checkpoint.counts)
         self.changes = dict(checkpoint.changes)
@@ -149,6 +150,7 @@ class _Step:
         try:
             found = rows_of(span, self.work)
         except Reborn as cut:
+            self.single = False
             clock = int(self.batch.clock[cut.record])
             self.span(span._replace(stop=cut.record, high=clock + 1))
             self.span(span._replace(start=cut.record, low=clock + 1))
@@ -164,7 +166,10 @@ class _Step:
     def evaluate(self, span: Span, found: SpanRows) -> None:
         """Rows → windows → vectors → distances → decisions; then the States as they are after."""
         rows, people = found.rows, self.people
-        states = people.states[found.code]  # a copy: ticks that decide nothing leave no trace
+        # A copy: ticks that decide nothing leave no trace. Where nothing follows there is none
+        # anyway, for only who has changed is written.
+        whole = self.single and len(found.code) == len(people.customers)
+        states = people.states if whole else people.states[found.code]
         self.layout.rotate(states, span.pane)
         terms, saturated = self.layout.advance(states, rows)
         self.count("saturated", saturated)
@@ -174,7 +179,8 @@ class _Step:
         if span.model:
             changed = changed | self.decide(span, found, states, terms)
         self.report.samples(found, states["hash"].tolist(), vectors, self.function.features_id)
-        people.states[found.code[changed]] = states[changed]
+        if not whole:
+            people.states[found.code[changed]] = states[changed]
         people.dirty[found.code[changed]] = True
         people.alive[found.code[accepted]] = True
 
@@ -211,9 +217,8 @@ class _Step:
         moves, changed = decide(
             states, rows, model, distances, self.function.definition.hysteresis, nearest_under
         )
-        evaluated = Evaluated(model, found, raw, space, distances)
+        self.report.changes(Evaluated(model, found, raw, space, distances), moves)
         for move in moves:
-            self.report.change(evaluated, move)
             self.changes[move.cause] += 1
             self.move_count(move.left, move.entered)
         return changed
@@ -263,14 +268,16 @@ class _Step:
 
     def outcome(self) -> Outcome:
         people, period, batch = self.people, self.function.definition.tick.minutes, self.batch
-        minutes = (people.states["hash"] % np.uint64(period)).astype(np.int64)
 
         def named(mask: Bools) -> list[tuple[int, str]]:
-            return [(int(minutes[i]), people.customers[i]) for i in np.flatnonzero(mask).tolist()]
+            codes = np.flatnonzero(mask)
+            minutes = (people.states["hash"][codes] % np.uint64(period)).tolist()
+            return [(m, people.customers[i]) for m, i in zip(minutes, codes.tolist(), strict=True)]
 
         written = np.flatnonzero(people.dirty & people.alive)
         gone = self.existed & ~people.alive
-        blobs = self.layout.pack(people.states[written])
+        everybody = len(written) == len(people.customers)
+        blobs = self.layout.pack(people.states if everybody else people.states[written])
         self.count("skewed", self.batch.skewed)
         checkpoint = msgspec.structs.replace(
             self.checkpoint,

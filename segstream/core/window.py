@@ -153,13 +153,16 @@ class Layout:
 
         Foreign for bytes of another layout.
         """
-        empty = bytes(self.dtype.itemsize)
-        for blob, customer in zip(blobs, customers, strict=True):
-            if blob is not None and len(blob) != self.dtype.itemsize:
-                raise Foreign(customer, f"has {len(blob)} bytes, not {self.dtype.itemsize}")
-        joined = bytearray().join([empty if blob is None else blob for blob in blobs])
-        states = np.frombuffer(joined, self.dtype)
+        size = self.dtype.itemsize
         absent = [i for i, blob in enumerate(blobs) if blob is None]
+        empty = bytes(size)
+        filled = [empty if blob is None else blob for blob in blobs]
+        if set(map(len, filled)) - {size}:
+            length, customer = next(
+                (len(f), c) for f, c in zip(filled, customers, strict=True) if len(f) != size
+            )
+            raise Foreign(customer, f"has {length} bytes, not {size}")
+        states = np.frombuffer(bytearray().join(filled), self.dtype)
         if absent:
             states["layout"][absent] = self.id
             states["hash"][absent] = [customer_hash(customers[i]) for i in absent]

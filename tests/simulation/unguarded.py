@@ -11,7 +11,7 @@ import msgspec
 
 from segstream.claim import Ground
 from segstream.core.batch import Checkpoint, Position
-from segstream.core.hash import Partitioner, message_hash
+from segstream.core.hash import Partitioner, message_hashes
 from segstream.core.output import Output
 from segstream.core.step import Outcome
 from segstream.ports import Announced, Fetched, NotCommitted, Ports, Published
@@ -418,7 +418,7 @@ class NoRing(World):
     def run(self) -> World:
         numbers = count()
         with patch(
-            "segstream.core.step.message_hash",
-            lambda message: message_hash(f"{message} {next(numbers)}"),
+            "segstream.core.step.message_hashes",
+            lambda messages: message_hashes([f"{m} {next(numbers)}" for m in messages]),
         ):
             return super().run()
