@@ -23,7 +23,7 @@ from benchmarks.traffic import FLAT, HOT, people
 from consumers.settings import load
 from consumers.size import configured
 from segstream.core.footprint import allocated
-from segstream.core.output import change_headers
+from segstream.core.output import change_headers, ms_text
 from segstream.shell.local.servers import _valkey
 
 BATCH = 5_000
@@ -91,7 +91,7 @@ def record_bytes(kind: str, *, headers: bool) -> int:
         body = json.loads(path.read_text())
         size = len(json.dumps(body, separators=(",", ":"))) + len(body["customer"])
         if headers:
-            of = change_headers("123-123456789", "/segstream", body["customer"], 0)
+            of = change_headers("123-123456789", "/segstream", body["customer"].encode(), ms_text(0))
             size += sum(len(name) + len(value or b"") for name, value in of)
         sizes.append(size)
     return round(sum(sizes) / len(sizes))
