@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle simulate guards mutants bench quality kill-sweep recovery soak cluster-faults docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants bench bench-check bench-baseline quality kill-sweep recovery soak cluster-faults docs clean
 BIN := .venv/bin
 
 help: ## Show this list
@@ -34,8 +34,14 @@ guards: .venv/.ready-dev ## Take each guard of the delivery protocol away and se
 mutants: .venv/.ready-dev ## Plant bugs, one at a time, that the quick tests must see (minutes)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-bench: .venv/.ready-dev ## Measure throughput and latency (ARGS=... is passed on)
+bench: .venv/.ready-dev ## Measure how fast it is, write docs/performance.md: 25 minutes (ARGS=--quick: 2)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: .venv/.ready-dev ## Count the core's instructions per event: none may be lost (needs valgrind)
+	@$(BIN)/python -m benchmarks check
+
+bench-baseline: .venv/.ready-dev ## Record what bench-check compares with
+	@$(BIN)/python -m benchmarks check --record
 
 quality: .venv/.ready-dev ## Hold the segments against a nightly batch (DATA=, MAPPING=, TRUTH=, CONFIG=, K=)
 	@$(BIN)/python -m benchmarks.quality $(if $(DATA),--data $(DATA)) $(if $(MAPPING),--mapping $(MAPPING)) \

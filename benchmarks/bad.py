@@ -7,7 +7,6 @@ partition that is not their customer's. In memory it is the core alone; with `--
 segmenter between real Kafka and Valkey, transactions included. CPU time is the figure.
 """
 
-import gc
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,11 +19,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import cpu_seconds
-from benchmarks.model import model_of
 from benchmarks.servers import Tell, stage
-from benchmarks.stages import Bench
-from benchmarks.traffic import FLAT, PARTITIONS, history, live, people
+from benchmarks.settled import sample
+from benchmarks.stages import Bench, frozen
+from benchmarks.traffic import FLAT, PARTITIONS, live, people
 from consumers.settings import load
 from segstream.core.event import Records
 
@@ -101,8 +99,7 @@ def in_memory(customers: int, events: int, repeats: int) -> list[Found]:
     for case in CASES:
         values = case.values(strays if case.strays else [v or b"" for v in good.values])
         found.append((Found(case, _mean(values), []), values))
-    gc.freeze()  # as the segmenter does
-    gc.set_threshold(100_000, 20, 20)
+    frozen()
     for _ in range(repeats):  # round and round: a noisy neighbour disturbs all alike
         for one, values in found:
             part = good.part(0, len(values))
@@ -123,26 +120,21 @@ def on_servers(customers: int, events: int, repeats: int, tell: Tell) -> list[Fo
         tempfile.TemporaryDirectory(prefix="segstream-bench-") as directory,
         stage(load({}), Path(directory), tell) as on,
     ):
-        who = people(customers, FLAT, PARTITIONS)
-        past = history(who)
-        on.announce(model_of(on.settings, past))
-        on.prepare(past.records())
-        on.release()
-        before = on.wait(len(past))
-        sent = len(past)
+        on.settle(sample(FLAT), customers)
+        on.start()
+        before = on.counted()
         for number in range(repeats):
             for i, (case, _, microseconds) in enumerate(found):
                 tell(f"run {number + 1} of {repeats}: {case.name}")
-                places, keys, good = zip(*live(who, events, first=sent).records(), strict=True)
+                places, keys, good = zip(*on.coming(events).records(), strict=True)
                 values = case.values(good)
-                sent += events
                 sent_to = [(place + case.strays) % PARTITIONS for place in places]
                 on.prepare(zip(sent_to, keys, values, strict=True))
-                began = cpu_seconds(on.pid)
+                began = on.cpu()
                 on.release()
                 expected = sum(before.get(name, 0) for name in OUTCOMES)
                 now = on.wait(expected + events * (1 + case.strays), OUTCOMES)
-                microseconds.append((cpu_seconds(on.pid) - began) / events * 1e6)
+                microseconds.append((on.cpu() - began) / events * 1e6)
                 rise = [now[n] - before.get(n, 0) for n in ("dead_letters", "forwarded")]
                 _check(case, events, *rise)
                 found[i] = Found(case, _mean(values), microseconds)

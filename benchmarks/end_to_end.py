@@ -7,28 +7,31 @@ throughput matters. CPU time is the figure; wall time says more about the neighb
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from benchmarks.machine import cpu_seconds, facts, peak_megabytes, scrape
-from benchmarks.model import model_of
+from benchmarks.machine import cores, cpu_seconds, megabytes
 from benchmarks.servers import Stage, Tell, stage
-from benchmarks.traffic import history, live, people
-from consumers.settings import Settings
+from benchmarks.settled import SAMPLE, sample
+from consumers.settings import load
 
 STAGES = ("poll", "decode", "gather", "load", "step", "publish", "write")
-TARGET = 40_000
-"""Events per second of CPU of the whole process, flat traffic, transactions included."""
+HOUR_MS = 3_600_000
+TICKS = 100_000
+"""About as many are measured."""
 
 
 class Plan(NamedTuple):
     """What is measured. `traffics`: (name, Zipf exponent)."""
 
     traffics: tuple[tuple[str, float], ...]
+    customers: tuple[int, ...]
     events: int
-    customers: int
     repeats: int
+    of: int = SAMPLE  # customers whose past is computed
 
 
 class Reading(NamedTuple):
@@ -43,75 +46,79 @@ class Reading(NamedTuple):
 
     @classmethod
     def before(cls, on: Stage) -> "Reading":
-        metrics = scrape(on.port)  # first, so that its own cost is not counted
+        metrics = on.metrics()  # first, so that its own cost is not counted
         return cls.now(on)._replace(metrics=metrics)
 
     @classmethod
     def after(cls, on: Stage) -> "Reading":
-        return cls.now(on)._replace(metrics=scrape(on.port))
+        return cls.now(on)._replace(metrics=on.metrics())
 
     @classmethod
     def now(cls, on: Stage) -> "Reading":
         valkey, *kafka = on.servers.pids
         return cls(
             time.monotonic(),
-            cpu_seconds(on.pid),
-            cpu_seconds(on.pid, thread=True),
+            on.cpu(),
+            on.cpu(thread=True),
             sum(map(cpu_seconds, kafka)),
             cpu_seconds(valkey),
             {},
         )
 
 
-def run(plan: Plan, settings: Settings, tell: Tell) -> dict[str, Any]:
-    """All figures, as they go into the JSON file."""
+@contextmanager
+def settled_stage(zipf: float, customers: int, of: int, tell: Tell) -> Iterator[Stage]:
+    """Servers, and so many customers with a past."""
+    made = sample(zipf, of)
+    with (
+        tempfile.TemporaryDirectory(prefix="segstream-bench-") as directory,
+        stage(load({}), Path(directory), tell) as on,
+    ):
+        tell(f"writing the States of {customers:,} customers")
+        on.settle(made, customers)
+        yield on
+
+
+def run(plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    """A result per number of customers and kind of traffic."""
     results = []
-    machine: dict[str, Any] = {}
-    for name, zipf in plan.traffics:
-        with tempfile.TemporaryDirectory(prefix="segstream-bench-") as directory:
-            tell(f"{name} traffic (Zipf {zipf}): starting Kafka, Valkey and a segmenter")
-            with stage(settings, Path(directory), tell) as on:
-                machine = machine or facts(on.redis)
-                results.append({"traffic": name, "zipf": zipf, **_one(plan, on, zipf, tell)})
-    return {
-        **machine,
-        "target_events_per_process_cpu_second": TARGET,
-        "settings": {
-            **plan._asdict(),
-            "partitions": settings.topics.partitions,
-            "segments": settings.training.segments,
-        },
-        "results": results,
-    }
+    for customers in plan.customers:
+        for name, zipf in plan.traffics:
+            tell(f"end to end: {name} traffic (Zipf {zipf}), {customers:,} customers")
+            with settled_stage(zipf, customers, plan.of, tell) as on:
+                what = {"traffic": name, "zipf": zipf, "customers": customers}
+                results.append({**what, **_one(plan, on, customers, tell)})
+    return results
 
 
-def _one(plan: Plan, on: Stage, zipf: float, tell: Tell) -> dict[str, Any]:
-    """One kind of traffic: settle the customers, then measure a few times, on and on."""
-    who = people(plan.customers, zipf, on.settings.topics.partitions)
-    past = history(who)
-    on.announce(model_of(on.settings, past))
-    tell(f"settling {plan.customers:,} customers with {len(past):,} events (not counted)")
-    on.prepare(past.records())
-    on.release()
-    counted = on.wait(len(past))
-    runs, sent = [], len(past)
-    for number in range(plan.repeats):
-        tell(f"run {number + 1} of {plan.repeats}: {plan.events:,} events")
-        on.prepare(live(who, plan.events, first=sent).records())
-        sent += plan.events
-        began = Reading.before(on)
-        on.release()
-        now = on.wait(sent)
-        runs.append(_figures(plan.events, began, Reading.after(on), counted, now))
-        counted = now
+def _one(plan: Plan, on: Stage, customers: int, tell: Tell) -> dict[str, Any]:
+    """One kind of traffic: catch up a few times, on and on; then a stretch of time at once."""
+    start = on.start()
+    catch_up(on, plan.events // 4)  # what is new warms up
+    runs = [catch_up(on, plan.events) for _ in range(plan.repeats)]
+    valkey, *kafka = on.servers.pids
+    memory = {"segmenter": on.segmenters[0].pid, "kafka": kafka[0], "valkey": valkey}
     return {
-        "median": {key: median(run[key] for run in runs) for key in runs[0]},
+        "median": {key: round(median(run[key] for run in runs), 3) for key in runs[0]},
         "runs": runs,
-        "peak_rss_mb": round(peak_megabytes(on.pid)),
+        "start_seconds": round(start, 2),
+        "redis_bytes_per_customer": round(on.bytes_each),
+        "peak_mb": {who: round(megabytes(pid, peak=True)) for who, pid in memory.items()},
+        "ticks": _ticks(on, customers, tell),
     }
 
 
-def _figures(
+def catch_up(on: Stage, events: int) -> dict[str, float]:
+    """So many events at once, and what they took."""
+    on.prepare(on.coming(events).records())
+    counted = on.counted()
+    began = Reading.before(on)
+    on.release()
+    now = on.wait(counted["valid"] + events)
+    return figures(events, began, Reading.after(on), counted, now)
+
+
+def figures(
     events: int, began: Reading, ended: Reading, before: dict[str, int], after: dict[str, int]
 ) -> dict[str, float]:
     """Figures of one run. µs are CPU time per event."""
@@ -130,20 +137,65 @@ def _figures(
         raise RuntimeError(f"{more('valid')} of {events} events were valid, {wrong} were not")
     process, main = ended.process - began.process, ended.main - began.main
     stages = {s: rise(f'segstream_stage_cpu_seconds_total{{stage="{s}"}}') for s in STAGES}
-    figures = {f"us_{s}": each(seconds) for s, seconds in stages.items()}
     return {
-        "events_per_process_cpu_second": round(events / process),
-        "events_per_main_thread_cpu_second": round(events / main),
-        "events_per_wall_second": round(events / (ended.wall - began.wall)),
-        "process_cpu_seconds": round(process, 2),
-        "main_thread_cpu_seconds": round(main, 2),
+        "events": events,
+        "per_cpu_second": round(events / process),
+        "per_wall_second": round(events / (ended.wall - began.wall)),
         "wall_seconds": round(ended.wall - began.wall, 2),
         "batches": int(rise("segstream_batch_records_count")),
         "changes": more("first", "behaviour", "time", "model", "forgotten"),
-        **figures,
+        **{f"us_{s}": each(seconds) for s, seconds in stages.items()},
         "us_main_other": each(main - sum(stages.values())),
         "us_other_threads": each(process - main),
-        "us_process": each(process),
+        "us": each(process),
         "us_kafka": each(ended.kafka - began.kafka),
         "us_valkey": each(ended.valkey - began.valkey),
+    }
+
+
+def _ticks(on: Stage, customers: int, tell: Tell) -> dict[str, float]:
+    """Nothing but time: everybody whose minute it is, is looked at."""
+    hours = max(1, min(23, TICKS * 24 // customers))
+    tell(f"ticks: {hours} hours of {customers:,} customers")
+    partitions = on.settings.topics.partitions
+    on.pass_time(hours * HOUR_MS)
+    coming = on.coming(partitions * 50)  # some for each partition
+    on.prepare(coming.records())
+    before, began = on.counted(), Reading.now(on)
+    on.release()
+    on.until(on.clock, int(coming.time[0]))
+    ended, after = Reading.now(on), on.counted()
+    ticks = customers * hours / 24
+    moved = sum(after.get(cause, 0) - before.get(cause, 0) for cause in ("time", "behaviour"))
+    return {
+        "ticks": round(ticks),
+        "per_cpu_second": round(ticks / (ended.process - began.process)),
+        "per_wall_second": round(ticks / (ended.wall - began.wall)),
+        "us": round((ended.process - began.process) / ticks * 1e6, 3),
+        "us_valkey": round((ended.valkey - began.valkey) / ticks * 1e6, 3),
+        "changes": moved,
+    }
+
+
+def two_workers(
+    zipf: float, customers: int, events: int, repeats: int, of: int, tell: Tell
+) -> dict[str, Any]:
+    """One segmenter, then two, on the same log."""
+    found: dict[str, Any] = {}
+    tell(f"one worker, then two: {customers:,} customers")
+    with settled_stage(zipf, customers, of, tell) as on:
+        for number, name in ((1, "one"), (2, "two")):
+            on.start(number)
+            catch_up(on, events // 4)
+            runs = [catch_up(on, events) for _ in range(repeats)]
+            keys = ("us", "us_kafka", "us_valkey", "per_wall_second", "changes")
+            found[name] = {key: round(median(run[key] for run in runs), 3) for key in keys}
+            found[name]["share"] = on.share()
+            on.stop()
+    seats = cores(2)
+    return {
+        **found,
+        "cores_of_workers": 0 if seats is None else len(seats[0]),
+        "wall_ratio": round(found["two"]["per_wall_second"] / found["one"]["per_wall_second"], 2),
+        "cpu_ratio": round(2 * found["one"]["us"] / found["two"]["us"], 2),
     }

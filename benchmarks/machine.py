@@ -30,9 +30,10 @@ def cpu_seconds(pid: int, *, thread: bool = False) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def peak_megabytes(pid: int) -> float:
-    """The most memory the process has had."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", (PROC / str(pid) / "status").read_text())
+def megabytes(pid: int, *, peak: bool = False) -> float:
+    """Memory that the process has (RSS); or the most that it has had."""
+    field = "VmHWM" if peak else "VmRSS"
+    found = re.search(rf"{field}:\s+(\d+) kB", (PROC / str(pid) / "status").read_text())
     return int(found[1]) / 1024 if found else 0.0
 
 
@@ -46,12 +47,18 @@ def scrape(port: int) -> dict[str, float]:
     }
 
 
-def cores() -> tuple[set[int], set[int]] | None:
-    """(the segmenter's core, those of everything else); None where they cannot be told apart."""
+def cores(number: int = 1) -> tuple[set[int], set[int]] | None:
+    """(the cores of so many segmenters, those of everything else); None where there is only one.
+
+    Where there are not enough, the segmenters share the last one.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return None
     mine = sorted(os.sched_getaffinity(0))
-    return ({mine[-1]}, set(mine[:-1])) if len(mine) > 1 else None
+    if len(mine) < 2:
+        return None
+    own = mine[-number:] if len(mine) > number else mine[-1:]
+    return set(own), set(mine) - set(own)
 
 
 def facts(redis: "Redis | RedisCluster | None" = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Real servers with topics and a model, and one segmenter process on a core of its own."""
+"""Real servers with topics, settled customers and a model; segmenters on cores of their own."""
 
 import os
 import socket
@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from benchmarks.machine import cores
+from benchmarks.machine import cores, cpu_seconds, scrape
+from benchmarks.settled import Sample, Settled
+from benchmarks.traffic import START_MS, Traffic, live
 from consumers.processes import environment_of
 from consumers.settings import ClockSettings, RedisSettings, Settings
 from consumers.setup import plan_of
@@ -40,24 +43,53 @@ class Stalled(RuntimeError):
     """The segmenter makes no progress."""
 
 
-class Stage:
-    """Where the benchmark plays: servers, topics, one segmenter."""
+class Process(NamedTuple):
+    """A segmenter or trainer, and where its metrics are."""
 
-    def __init__(self, settings: Settings, servers: Servers, segmenter: Server, port: int) -> None:
-        self.settings, self.servers, self.segmenter, self.port = settings, servers, segmenter, port
+    server: Server
+    port: int
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which must be running."""
+        if self.server.pid is None:
+            words = self.server.log.read_text()
+            raise Stalled(f"the {self.server.name} has ended; its log: {words}")
+        return self.server.pid
+
+
+class Stage:
+    """Where the benchmark plays: servers, topics, settled customers, segmenters."""
+
+    def __init__(self, settings: Settings, servers: Servers, family: Family) -> None:
+        self.settings, self.servers, self._family = settings, servers, family
         self.redis = connect(settings.redis.url)
+        self.segmenters: list[Process] = []
         self._store = RedisStore(self.redis, settings.namespace)
         self._topic = settings.topic("customer-events")
         self._failed: list[str] = []
         self._producer = Producer({**settings.kafka, **_PRODUCER})
         self._producer.init_transactions(SECONDS)
+        self._sent, self._time, self._spawned = 0, START_MS, 0
+        self.bytes_each = 0.0  # of Redis, per customer
 
-    @property
-    def pid(self) -> int:
-        """Of the segmenter, which must be running."""
-        if self.segmenter.pid is None:
-            raise Stalled(f"the segmenter has ended; its log: {self.segmenter.log.read_text()}")
-        return self.segmenter.pid
+    # -- before -----------------------------------------------------------------------
+
+    def settle(self, sample: Sample, customers: int) -> None:
+        """Activate the sample's model, and write the State of so many customers like it."""
+        self.announce(sample.record)
+        self.who = Settled.of(sample, customers, self.settings.topics.partitions)
+        self._sent = sample.sent
+        before = self._memory()
+        for partition, end in self._ends().items():
+            there = None
+            for outcome in self.who.outcomes(self.settings, partition, end):
+                if not self._store.write(partition, there, outcome):
+                    raise RuntimeError(
+                        "Redis took no States: it was too slow, or is not ours alone"
+                    )
+                there = outcome.checkpoint.position
+        self.bytes_each = (self._memory() - before) / customers
 
     def announce(self, record: ModelRecord) -> None:
         """Publish a version and activate it in every partition."""
@@ -69,6 +101,76 @@ class Stage:
         press = KafkaPress(self.settings.kafka, "benchmark.press", models, self._topic)
         press.announce(record)
         press.close()
+
+    def start(self, number: int = 1) -> float:
+        """Start segmenters; seconds until each partition's first event, which waits, is done."""
+        # One event of each partition, so that all of them are claimed when this returns.
+        first = self.coming(1_000)
+        before = self.valid()
+        self.prepare(first.records())
+        self.release()
+        began = time.monotonic()
+        for index in range(number):
+            self._spawn_segmenter(index, number)
+        took = 0.0
+        while (now := self.valid()) < before + len(first):
+            if now > before and not took:
+                took = time.monotonic() - began
+            if time.monotonic() - began > SECONDS:
+                raise Stalled(f"{now - before} of {len(first)} events after {SECONDS:.0f} s")
+            time.sleep(0.005 if now == before else 0.02)
+        return took or time.monotonic() - began
+
+    def start_trainer(self) -> Process:
+        """Start a trainer, on the cores of the servers."""
+        return self._spawn("trainer", "trainer")
+
+    def _spawn_segmenter(self, index: int, number: int) -> None:
+        """Start one of so many, pinned with all its threads."""
+        segmenter = self._spawn("segmenter", f"benchmark-{index}")
+        self.segmenters.append(segmenter)
+        seats = cores(number)
+        if seats is not None:  # before it has any thread
+            os.sched_setaffinity(segmenter.pid, {sorted(seats[0])[index % len(seats[0])]})
+
+    def _spawn(self, what: str, slot: str) -> Process:
+        """`python -m consumers run …`."""
+        port = _free_port()
+        self._spawned += 1
+        server = Server(
+            f"{what}-{self._spawned}",
+            self._family,
+            Path.cwd(),
+            [sys.executable, "-m", "consumers", "run", what],
+            environment={
+                **environment_of(self.settings),
+                "SEGSTREAM_SLOT": slot,
+                "SEGSTREAM_METRICS_PORT": str(port),
+            },
+        )
+        server.spawn()
+        return Process(server, port)
+
+    def stop(self) -> None:
+        """End all segmenters in order."""
+        for segmenter in self.segmenters:
+            segmenter.server.terminate()
+        for segmenter in self.segmenters:
+            segmenter.server.wait(SECONDS)
+        self.segmenters.clear()
+
+    # -- events -----------------------------------------------------------------------
+
+    def coming(self, events: int, rate: float = 20_000) -> Traffic:
+        """The next events of the customers, at `rate` per second of event time."""
+        traffic = live(self.who.who, events, first=self._sent, rate=rate, start=self._time)
+        self._sent += events
+        self._time = int(traffic.time[-1])
+        return traffic
+
+    def pass_time(self, ms: int) -> None:
+        """Let event time go on."""
+        self._time += ms
 
     def prepare(self, records: Iterable[tuple[int, bytes, bytes]]) -> None:
         """Send (partition, key, value) of all; nobody sees it before `release`."""
@@ -94,6 +196,8 @@ class Stage:
         """Commit what was sent: to the segmenter, all of it arrives at once."""
         self._producer.commit_transaction(SECONDS)
 
+    # -- readings ---------------------------------------------------------------------
+
     def counted(self) -> dict[str, int]:
         """Outcomes and changes of all partitions, from the Checkpoints in the store."""
         total: dict[str, int] = {}
@@ -104,26 +208,72 @@ class Stage:
                     total[name] = total.get(name, 0) + count
         return total
 
+    def valid(self) -> int:
+        """Events that are computed, published and written."""
+        return self.counted().get("valid", 0)
+
+    def clock(self) -> int:
+        """Of the partition that is behind the others, in ms."""
+        partitions = range(self.settings.topics.partitions)
+        found = [self._store.checkpoint(p) for p in partitions]
+        return min(0 if c is None else c.clock for c in found)
+
     def wait(self, number: int, outcomes: Sequence[str] = ("valid",)) -> dict[str, int]:
         """Until so many events are computed, published and written; Stalled otherwise."""
+        self.until(lambda: sum(self.counted().get(name, 0) for name in outcomes), number)
+        return self.counted()
+
+    def until(self, reading: Callable[[], int], number: int) -> None:
+        """Until a reading has risen to a number; Stalled if it stands still."""
         seen, since = -1, time.monotonic()
-        while (now := sum((counted := self.counted()).get(name, 0) for name in outcomes)) < number:
+        while (now := reading()) < number:
             if now != seen:
                 seen, since = now, time.monotonic()
-            if time.monotonic() - since > SECONDS or not self.pid:
-                raise Stalled(f"{seen} of {number} events after {SECONDS:.0f} s without progress")
+            running = all(s.pid for s in self.segmenters)
+            if time.monotonic() - since > SECONDS or not running:
+                raise Stalled(f"{seen} of {number} after {SECONDS:.0f} s without progress")
             time.sleep(0.02)
-        return counted
+
+    def cpu(self, *, thread: bool = False) -> float:
+        """CPU seconds of all segmenters; or of their main threads alone."""
+        return sum(cpu_seconds(s.pid, thread=thread) for s in self.segmenters)
+
+    def share(self) -> list[int]:
+        """How many partitions each segmenter has."""
+        ports = [segmenter.port for segmenter in self.segmenters]
+        return [int(scrape(port)["segstream_partitions_owned"]) for port in ports]
+
+    def metrics(self) -> dict[str, float]:
+        """Of all segmenters, added up."""
+        total: dict[str, float] = {}
+        for segmenter in self.segmenters:
+            for name, value in scrape(segmenter.port).items():
+                total[name] = total.get(name, 0.0) + value
+        return total
+
+    def _memory(self) -> int:
+        return int(self.redis.info("memory")["used_memory"])
+
+    def _ends(self) -> dict[int, int]:
+        """Where each partition of the events ends."""
+        consumer = Consumer({**self.settings.kafka, "group.id": "benchmark.ends"})
+        places = range(self.settings.topics.partitions)
+        found = {
+            p: consumer.get_watermark_offsets(TopicPartition(self._topic, p), timeout=SECONDS)
+            for p in places
+        }
+        consumer.close()
+        return {p: bounds[1] for p, bounds in found.items()}
 
 
 @contextmanager
 def stage(settings: Settings, directory: Path, tell: Tell) -> Iterator[Stage]:
-    """Servers on their cores, the segmenter on its own; all are stopped on the way out."""
-    where = cores()
+    """Servers on their cores; they and all segmenters are stopped on the way out."""
+    seats = cores()
     with ExitStack() as stack:
-        if where is not None:  # children inherit it, so it comes first
+        if seats is not None:  # children inherit it, so it comes first
             before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, where[1])
+            os.sched_setaffinity(0, seats[1])
             stack.callback(os.sched_setaffinity, 0, before)
         servers = stack.enter_context(local_servers(directory, progress=tell))
         here = settings.model_copy(
@@ -134,44 +284,14 @@ def stage(settings: Settings, directory: Path, tell: Tell) -> Iterator[Stage]:
             }
         )
         create(here.kafka, plan_of(here))
-        port = _free_port()
-        core = None if where is None else where[0]
-        segmenter = stack.enter_context(_segmenter(here, directory / "processes", port, core, tell))
-        yield Stage(here, servers, segmenter, port)
-
-
-@contextmanager
-def _segmenter(
-    settings: Settings, directory: Path, port: int, core: set[int] | None, tell: Tell
-) -> Iterator[Server]:
-    """`python -m consumers run segmenter`, pinned with all its threads."""
-
-    def pin() -> None:
-        if core is not None:
-            os.sched_setaffinity(0, core)
-
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = os.open(os.devnull, os.O_RDONLY)
-    # The thread that starts a process hands its cores on to it.
-    with ThreadPoolExecutor(1, "segmenter", initializer=pin) as thread:
-        family = Family(directory, lock, thread, tell)
-        segmenter = Server(
-            "segmenter",
-            family,
-            Path.cwd(),
-            [sys.executable, "-m", "consumers", "run", "segmenter"],
-            environment={
-                **environment_of(settings),
-                "SEGSTREAM_SLOT": "benchmark",
-                "SEGSTREAM_METRICS_PORT": str(port),
-            },
-        )
-        try:
-            segmenter.spawn()
-            yield segmenter
-        finally:
-            family.stop()
-            os.close(lock)
+        processes = directory / "processes"
+        processes.mkdir(parents=True, exist_ok=True)
+        lock = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, lock)
+        thread = stack.enter_context(ThreadPoolExecutor(1, "segmenter"))
+        family = Family(processes, lock, thread, tell)
+        stack.callback(family.stop)
+        yield Stage(here, servers, family)
 
 
 def _free_port() -> int:

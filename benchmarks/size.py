@@ -91,7 +91,8 @@ def record_bytes(kind: str, *, headers: bool) -> int:
         body = json.loads(path.read_text())
         size = len(json.dumps(body, separators=(",", ":"))) + len(body["customer"])
         if headers:
-            of = change_headers("123-123456789", "/segstream", body["customer"].encode(), ms_text(0))
+            customer = body["customer"].encode()
+            of = change_headers("123-123456789", "/segstream", customer, ms_text(0))
             size += sum(len(name) + len(value or b"") for name, value in of)
         sizes.append(size)
     return round(sum(sizes) / len(sizes))

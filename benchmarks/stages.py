@@ -3,7 +3,7 @@
     python -m benchmarks stages [--profile]
 
 One partition of four, every customer known and settled before anything is measured. `load` and
-`write` are those of memory and are not shown.
+`write` are those of memory and are not shown. Of 10⁷ customers, only those that come are made up.
 """
 
 import cProfile
@@ -11,35 +11,47 @@ import gc
 import io
 import pstats
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+import numpy as np
 
-from benchmarks.model import model_of
-from benchmarks.traffic import FLAT, HOT, PARTITIONS, Traffic, history, live, people
+from benchmarks.settled import Sample, Settled, records, sample
+from benchmarks.traffic import PARTITIONS, START_MS, TRAFFICS, live, visitors
 from consumers.settings import Settings, load
+from segstream.core import step
 from segstream.core.batch import Checkpoint
-from segstream.core.event import Headers, Records
+from segstream.core.event import Records
+from segstream.core.feature import Features
 from segstream.core.model import Model
-from segstream.core.record import ModelActivated
+from segstream.core.report import Report
 from segstream.core.step import Function, Partition
+from segstream.core.window import Layout
 from segstream.testing.memory import MemoryStore
 
 T = TypeVar("T")
 STAGES = ("decode", "gather", "step")
+PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
+    "advance": ((Layout, "rotate"), (Layout, "advance")),
+    "vectorize": ((Features, "vectorize"),),
+    "assign": ((Model, "coordinates"), (Model, "distances")),
+    "compare": ((step, "decide"),),
+    "say": ((Report, "change"), (Report, "changes"), (Report, "samples"), (Report, "outputs")),
+}
+"""Of `step`: what is timed when it is called (of each, what there is)."""
 WHERE = Partition(0, PARTITIONS, "murmur2", "customer-events")
-CONTROL: Headers = [("ce_type", b"segstream.model")]
+SIZES = (500, 2_000, 5_000)
+CUSTOMERS = (100_000, 1_000_000, 10_000_000)
 
 
 class Timed(NamedTuple):
-    """What one pass over the events took. `seconds` by stage; `outputs` by topic."""
+    """What one pass over the events took. `seconds` by stage, and by part; `outputs` by topic."""
 
     seconds: dict[str, float]
+    parts: dict[str, float]
     events: int
     touched: int
     outputs: Counter[str]
@@ -48,21 +60,24 @@ class Timed(NamedTuple):
 class Bench:
     """One kind of traffic: the function, the settled customers, and the events to come."""
 
-    def __init__(self, settings: Settings, zipf: float, customers: int, events: int) -> None:
-        who = people(customers, zipf)
-        past = history(who)
-        record = model_of(settings, past)
+    def __init__(
+        self, settings: Settings, zipf: float, customers: int, events: int, of: Sample | None = None
+    ) -> None:
+        made = of or sample(zipf)
         self.function = Function(settings.definition)
-        self.models = {record.model: Model(record)}
-        layout = settings.layout
-        self.start = Checkpoint(0, 0, layout)
+        self.models = {made.record.model: Model(made.record)}
+        ranks = visitors(customers, zipf, events * PARTITIONS)
+        only, customer = np.unique(ranks, return_inverse=True)
+        settled = Settled.of(made, customers, PARTITIONS, only)
         self.store = MemoryStore()
-        body = ModelActivated(version=record.model, digest=record.digest)
-        settled = [body.model_dump_json().encode(), *_values(past.on(WHERE.number))]
-        self._run(_records(settled, 0, control=1), 5_000, self.store)
-        meta = self.store.meta[WHERE.number]
-        coming = live(who, events * PARTITIONS, first=len(past)).on(WHERE.number)
-        self.records = _records(_values(coming)[:events], meta.offset)
+        there = None
+        for outcome in settled.outcomes(settings, WHERE.number, 0):
+            self.store.write(WHERE.number, there, outcome)
+            there = outcome.checkpoint.position
+        coming = live(
+            settled.who, len(ranks), first=made.sent, start=START_MS, customer=customer
+        ).on(WHERE.number)
+        self.records = records([value for _, _, value in coming.records()][:events], 0)
 
     def run(self, size: int, profile: cProfile.Profile | None = None) -> Timed:
         """Compute the events in batches of `size`, from the settled customers on."""
@@ -72,14 +87,12 @@ class Bench:
             {n: dict(self.store.states[n])},
             {n: {m: set(c) for m, c in self.store.minutes[n].items()}},
         )
-        return self._run(self.records, size, store, profile)
+        with timed_parts() as parts:
+            timed = self._run(self.records, size, store, profile)
+        return timed._replace(parts=dict(parts))
 
     def _run(
-        self,
-        records: Records,
-        size: int,
-        store: MemoryStore,
-        profile: cProfile.Profile | None = None,
+        self, held: Records, size: int, store: MemoryStore, profile: cProfile.Profile | None
     ) -> Timed:
         f, n, seconds = self.function, WHERE.number, dict.fromkeys(STAGES, 0.0)
 
@@ -93,84 +106,111 @@ class Bench:
                 profile.disable()
             return result
 
-        base, held, touched = store.meta.get(n, self.start), records, 0
+        base: Checkpoint = store.meta[n]
+        events, touched = len(held), 0
         outputs: Counter[str] = Counter()
         while len(held):
             part = held.part(0, size)
             decoded = timed("decode", lambda: f.decode(part, WHERE))  # noqa: B023
             batch = timed("gather", lambda: f.gather(part, decoded, base, self.models))  # noqa: B023
-            minutes = f.due_minutes(batch) if base.customers else []
-            customers = f.touched(batch, base, store.due(n, minutes)[1])
+            customers = f.touched(batch, base, store.due(n, f.due_minutes(batch))[1])
             states = (customers, store.load(n, customers)[1])
             outcome = timed("step", lambda: f.step(batch, base, WHERE, self.models, states))  # noqa: B023
-            there = store.meta.get(n)
-            if not store.write(n, None if there is None else there.position, outcome):
+            if not store.write(n, base.position, outcome):
                 raise AssertionError("the store stands elsewhere")
             base, held = outcome.checkpoint, held.part(batch.size)
             touched += len(customers)
             outputs.update(output.topic for output in outcome.outputs)
-        return Timed(seconds, len(records), touched, outputs)
+        return Timed(seconds, {}, events, touched, outputs)
 
 
-def _values(traffic: Traffic) -> list[bytes]:
-    return [value for _, _, value in traffic.records()]
+@contextmanager
+def timed_parts() -> Iterator[defaultdict[str, float]]:
+    """CPU seconds of this thread in each of PARTS, while it lasts."""
+    spent: defaultdict[str, float] = defaultdict(float)
 
+    def wrapped(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timing(*args: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return call(*args)
+            finally:
+                spent[part] += time.thread_time() - began
 
-def _records(values: list[bytes], first: int, control: int = 0) -> Records:
-    """Records from offset `first` on; the first `control` of them are control events."""
-    size = len(values)
-    headers = [CONTROL] * control + [None] * (size - control)
-    keys = [None] * size
-    return Records(range(first, first + size), [2**42] * size, values, headers, keys)
+        return timing
+
+    kept = []
+    for part, places in PARTS.items():
+        there = [(owner, name) for owner, name in places if hasattr(owner, name)]
+        if not there:
+            raise AssertionError(f"nothing of `{part}` is there any more: mend PARTS")
+        for owner, name in there:
+            kept.append((owner, name, getattr(owner, name)))
+            setattr(owner, name, wrapped(part, kept[-1][2]))
+    try:
+        yield spent
+    finally:
+        for owner, name, call in kept:
+            setattr(owner, name, call)
 
 
 def run(
-    console: Console,
+    tell: Callable[[str], None],
     *,
-    customers: int = 100_000,
+    customers: Sequence[int] = CUSTOMERS,
     events: int = 25_000,
-    sizes: tuple[int, ...] = (500, 2_000, 5_000),
-    repeats: int = 3,
-    profile: bool = False,
-) -> None:
-    """Print a table of both kinds of traffic; with `profile`, also where a step's time goes."""
+    repeats: int = 7,
+    of: int | None = None,
+) -> list[dict[str, Any]]:
+    """A row per kind of traffic, number of customers, and size of a batch."""
     settings = load({})
-    table = Table(
-        title="Pure core, µs of CPU per event (median of runs)",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    ratios = ("step per\ncustomer", "customers\nper event", "changes\nper 1000")
-    for column in ("traffic", "batch", *STAGES, "sum", *ratios):
-        table.add_column(column, justify="right", no_wrap=True)
-    benches = {}
-    for name, zipf in (("flat", FLAT), ("hot", HOT)):
-        bench = benches[name] = Bench(settings, zipf, customers, events)
-        gc.freeze()  # as the segmenter does
-        gc.set_threshold(100_000, 20, 20)
-        for size in sizes:
-            runs = [bench.run(size) for _ in range(repeats)]
-            table.add_row(name, str(size), *_cells(runs))
-        table.add_section()
-    console.print(table)
-    if profile:
-        for name, bench in benches.items():
-            console.print(f"[bold]{name}, batch {sizes[-1]}[/]: by own time (profiled: slower)")
-            console.print(
-                _profiled(bench, sizes[-1]), markup=False, highlight=False, soft_wrap=True
-            )
+    rows = []
+    for name, zipf in TRAFFICS:
+        tell(f"stages: {name} traffic, {', '.join(f'{c:,}' for c in customers)} customers")
+        made = sample(zipf, of) if of else sample(zipf)
+        benches = {number: Bench(settings, zipf, number, events, made) for number in customers}
+        cases = [(number, size) for number in customers for size in SIZES]
+        cases = [(n, s) for n, s in cases if s == SIZES[-1] or n == customers[0]]
+        frozen()
+        found = defaultdict(list)
+        for _ in range(repeats):  # round and round: a noisy neighbour disturbs all alike
+            for number, size in cases:
+                found[number, size].append(benches[number].run(size))
+        rows += [
+            {"traffic": name, "zipf": zipf, "customers": number, "batch": size, **_figures(runs)}
+            for (number, size), runs in found.items()
+        ]
+    return rows
 
 
-def _cells(runs: list[Timed]) -> list[str]:
-    events, touched = runs[0].events, runs[0].touched
-    each = [median(r.seconds[stage] for r in runs) / events * 1e6 for stage in STAGES]
-    cells = [f"{us:.2f}" for us in (*each, sum(each), each[-1] * events / touched)]
-    return [*cells, f"{touched / events:.2f}", f"{runs[0].outputs['changes'] / events * 1000:.1f}"]
+def frozen() -> None:
+    """Collect garbage as the segmenter does."""
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
-def _profiled(bench: Bench, size: int, lines: int = 30) -> str:
+def _figures(runs: Sequence[Timed]) -> dict[str, Any]:
+    """µs per event, median of the runs."""
+    events = runs[0].events
+
+    def each(seconds: Sequence[float]) -> float:
+        return round(median(seconds) / events * 1e6, 3)
+
+    return {
+        "us": each([sum(r.seconds.values()) for r in runs]),
+        **{f"us_{s}": each([r.seconds[s] for r in runs]) for s in STAGES},
+        **{f"us_step_{p}": each([r.parts[p] for r in runs]) for p in PARTS},
+        "us_step_rest": each([r.seconds["step"] - sum(r.parts.values()) for r in runs]),
+        "customers_per_event": round(runs[0].touched / events, 3),
+        "changes_per_1000": round(runs[0].outputs["changes"] / events * 1000, 2),
+    }
+
+
+def profiled(zipf: float, customers: int, events: int, lines: int = 30) -> str:
+    """Where a step's time goes, by own time (profiled: slower)."""
     profile = cProfile.Profile()
-    bench.run(size, profile)
+    bench = Bench(load({}), zipf, customers, events)
+    bench.run(SIZES[-1], profile)
     text = io.StringIO()
     stats = pstats.Stats(profile, stream=text)
     stats.strip_dirs().sort_stats("tottime").print_stats(lines)

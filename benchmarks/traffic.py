@@ -17,6 +17,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 FLAT, HOT = 0.7, 1.1
+TRAFFICS = (("flat", FLAT), ("hot", HOT))
 PARTITIONS = 4
 START_MS = int(datetime(2026, 6, 1, 12, tzinfo=UTC).timestamp() * 1000)
 """Event time at which the live traffic begins; long past, so that no time is clamped."""
@@ -47,11 +48,11 @@ class People(NamedTuple):
     ids: list[str]
     partition: Ints
     weights: Floats  # sum 1
+    usual: Floats  # size of an order, so that segments can be told apart by it
 
     def draw(self, number: int, rng: np.random.Generator) -> Ints:
         """Ranks of the customers of `number` events."""
-        ranks = np.searchsorted(np.cumsum(self.weights), rng.random(number), "right")
-        return np.minimum(ranks, len(self.ids) - 1)
+        return _drawn(self.weights, number, rng)
 
 
 class Traffic(NamedTuple):
@@ -94,12 +95,36 @@ class Traffic(NamedTuple):
             yield partition, ids[customer].encode(), value.encode()
 
 
-def people(number: int, zipf: float, partitions: int = PARTITIONS) -> People:
-    """Customers, the r-th of whom is as active as r^−zipf."""
-    ids = [f"customer-{i:07d}" for i in np.random.default_rng(number).permutation(number).tolist()]
+def people(
+    number: int,
+    zipf: float,
+    partitions: int = PARTITIONS,
+    only: Ints | None = None,
+    like: int | None = None,
+) -> People:
+    """Customers, the r-th of whom is as active as r^−zipf.
+
+    `only`: ranks of some of them, sorted. `like`: their orders are of the sizes of so many.
+    """
+    ranks = np.arange(number) if only is None else only
+    numbers = np.random.default_rng(number).permutation(number)[ranks]
+    ids = [f"customer-{i:07d}" for i in numbers.tolist()]
     where = partitions_of([i.encode() for i in ids], partitions, "murmur2")
+    weights = (ranks + 1.0) ** -zipf
+    kin = ranks if like is None else ranks * like // number
+    usual = 20.0 + 180.0 * ((kin * 2_654_435_761) % 1_000) / 1_000
+    return People(ids, where, weights / weights.sum(), usual)
+
+
+def visitors(number: int, zipf: float, events: int) -> Ints:
+    """Ranks, among `number` customers, of those of `events` events; nobody is named for it."""
     weights = np.arange(1, number + 1, dtype=np.float64) ** -zipf
-    return People(ids, where, weights / weights.sum())
+    return _drawn(weights / weights.sum(), events, np.random.default_rng([3, number]))
+
+
+def _drawn(weights: Floats, number: int, rng: np.random.Generator) -> Ints:
+    ranks = np.searchsorted(np.cumsum(weights), rng.random(number), "right")
+    return np.minimum(ranks, len(weights) - 1)
 
 
 def history(who: People, each: int = 12) -> Traffic:
@@ -121,11 +146,24 @@ def history(who: People, each: int = 12) -> Traffic:
     return filled
 
 
-def live(who: People, events: int, *, first: int, rate: int = 20_000) -> Traffic:
-    """`events` events at `rate` per second of event time; `first`: messages sent before."""
+def live(
+    who: People,
+    events: int,
+    *,
+    first: int,
+    rate: float = 20_000,
+    start: int | None = None,
+    customer: Ints | None = None,
+) -> Traffic:
+    """`events` events at `rate` per second of event time; `first`: messages sent before.
+
+    The first one is at `start`, in ms; else as if the messages before had come at `rate` too.
+    `customer`: whose they are, if they are not to be drawn.
+    """
     rng = np.random.default_rng([2, first])
-    time = START_MS + (np.arange(first, first + events) * 1000) // rate
-    return _filled(who, who.draw(events, rng), time, first, rng)
+    number = np.arange(first, first + events) if start is None else np.arange(events)
+    time = (START_MS if start is None else start) + (number * 1000 / rate).astype(np.int64)
+    return _filled(who, who.draw(events, rng) if customer is None else customer, time, first, rng)
 
 
 def _filled(
@@ -133,9 +171,7 @@ def _filled(
 ) -> Traffic:
     number = len(customer)
     kind = rng.choice(len(SHARES), number, p=list(SHARES.values())).astype(np.int64)
-    # Every customer has a usual size of order, so that segments can be told apart by it.
-    usual = 20.0 + 180.0 * ((customer * 2_654_435_761) % 1_000) / 1_000
-    total = np.round(usual * rng.lognormal(0.0, 0.4, number), 2)
+    total = np.round(who.usual[customer] * rng.lognormal(0.0, 0.4, number), 2)
     total[kind == REFUNDED] *= 0.3
     total[kind < _FIRST_MONEY] = np.nan
     return Traffic(who, np.arange(first, first + number), customer, kind, time, total)
