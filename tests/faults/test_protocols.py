@@ -39,9 +39,13 @@ def test_members_of_kip_848_join_die_freeze_and_leave(
         ):  # fmt: skip
             crew.start(process, slot)
         shares(play, "one", "two")
-        groups = at._admin.list_consumer_groups(types={ConsumerGroupType.CONSUMER})
-        names = {group.group_id for group in groups.result(10).valid}
-        assert names >= {at.settings.group("segmenter"), at.settings.group("trainer")}
+        ours = {at.settings.group("segmenter"), at.settings.group("trainer")}
+
+        def known() -> bool:
+            groups = at._admin.list_consumer_groups(types={ConsumerGroupType.CONSUMER})
+            return ours <= {group.group_id for group in groups.result(10).valid}
+
+        wait(known, "both groups have the new protocol")
         play.stream.start()
         wait(lambda: at.end("segment-models") > 0, "a first version")
         crew.start("segmenter", "three")
