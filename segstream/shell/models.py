@@ -31,8 +31,8 @@ Settings = Mapping[str, Any]
 PATIENCE = 30.0
 PAUSES = (0.2, 1.0, 2.0)
 """Before a version is looked for again; a broker hears within them that it does not lead."""
-HURRY = 60.0
-"""So long nobody waits, after it was in vain."""
+NEAR = 100
+"""A version so far beyond the newest one is none of the next."""
 RENAME = b"rename-"
 """Begins the keys of names that people give; those of versions are numbers."""
 _EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
@@ -86,7 +86,7 @@ class Models(Mapping[int, ModelRecord]):
         self._models: dict[int, Model] = {}
         self._renames: dict[int, Rename] = {}
         self._next = -1
-        self._hurried_until = 0.0
+        self._vain: set[int] = set()
 
     def _clients(self) -> tuple[Consumer, AdminClient]:
         consumer = Consumer({**self._settings, **_CONSUMER, "group.id": self._group})
@@ -139,18 +139,23 @@ class Models(Mapping[int, ModelRecord]):
     def find(self, versions: Collection[int]) -> None:
         """`refresh`, again and with new clients while one of these versions is not there.
 
-        A broker that has lost the lead and has not heard of it yet tells of an end long past. Who
-        names versions that never were must not hold up the rest: patience is had once a while.
+        A broker that has just been started, or has just lost the lead, may not have heard of it
+        and tells of an end long past. Who names versions that never were must not hold up the
+        rest: each is looked for patiently once, and only if it could be one of the next.
         """
         self.refresh()
-        for pause in PAUSES if time.monotonic() >= self._hurried_until else ():
-            if self._models.keys() >= set(versions):
+        for pause in PAUSES:
+            if not self._missing(versions):
                 return
             time.sleep(pause)
             self._begin_again()
             self.refresh()
-        if not self._models.keys() >= set(versions):
-            self._hurried_until = time.monotonic() + HURRY
+        self._vain |= self._missing(versions)
+
+    def _missing(self, versions: Collection[int]) -> set[int]:
+        """Those that are worth another look."""
+        last = max(self._models, default=0) + NEAR
+        return {v for v in versions if v <= last} - self._models.keys() - self._vain
 
     def _begin_again(self) -> None:
         self._consumer.close()

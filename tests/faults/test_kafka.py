@@ -57,7 +57,7 @@ def test_a_version_is_found_although_an_end_is_told_that_is_long_past(
         assert PLAIN.model in models
         assert len(asked) == 2
         for _ in range(3):  # whoever names what never was is not waited for each time
-            models.find([PLAIN.model, 99])
+            models.find([PLAIN.model, 99, 999_999])
         assert len(asked) == 2 + 4 + 1 + 1
         models.close()
 
