@@ -153,7 +153,8 @@ class Worker:
             own.last_record, own.at_end = now, False
             own.held = records if own.held is None else joined(own.held, records)
         for partition in fetched.at_end & self.owned.keys():
-            self.owned[partition].at_end = True
+            # Before the claim it is read nowhere in particular.
+            self.owned[partition].at_end = self.owned[partition].ready
             self._stands(partition)
         for partition in fetched.strayed:
             self.reclaim(partition, "the log does not reach back to where it stands")

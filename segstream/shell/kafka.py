@@ -10,6 +10,7 @@ from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import (
+    OFFSET_END,
     OFFSET_INVALID,
     Consumer,
     KafkaError,
@@ -204,10 +205,12 @@ class KafkaSource:
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Assign somewhere, but paused; the claim seeks to N and resumes.
+        # Assign somewhere, but paused; the claim seeks to N and resumes. At the end, because that is
+        # within any log: a fetch may be faster than the pause, and once it was out of range the
+        # client stops the partition and seeks in it no more.
         try:
             for place in partitions:
-                place.offset = 0
+                place.offset = OFFSET_END
             (consumer.assign if self._classic else consumer.incremental_assign)(partitions)
             consumer.pause(partitions)
             self._assigned |= {p.partition for p in partitions}
