@@ -205,7 +205,7 @@ class KafkaSource:
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Assign somewhere, but paused; the claim seeks to N and resumes. At the end, because that is
+        # Assign somewhere, but paused; the claim seeks to N and resumes. At the end, because it is
         # within any log: a fetch may be faster than the pause, and once it was out of range the
         # client stops the partition and seeks in it no more.
         try:
