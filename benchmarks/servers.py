@@ -22,7 +22,8 @@ from segstream.core.record import ModelRecord
 from segstream.shell.kafka_trainer import KafkaPress
 from segstream.shell.local import Server, Servers, local_servers
 from segstream.shell.local.children import Family
-from segstream.shell.redis import RedisStore, connect
+from segstream.shell.redis import RedisStore
+from segstream.shell.redis_client import connect
 from segstream.shell.topics import create
 
 Tell = Callable[[str], None]

@@ -10,7 +10,7 @@ from consumers.settings import Settings, load, presets
 from consumers.trainer import training_of
 from segstream.core.check import ConfigError
 from segstream.ports import Refused
-from segstream.shell.redis import connect
+from segstream.shell.redis_client import connect
 
 CANARY = "c4n4ry"
 

@@ -27,7 +27,8 @@ from consumers.setup import plan_of
 from segstream.shell.kafka_trainer import KafkaPress
 from segstream.shell.local import Server, Servers, local_servers
 from segstream.shell.local.children import Family
-from segstream.shell.redis import RedisStore, connect
+from segstream.shell.redis import RedisStore
+from segstream.shell.redis_client import connect
 from segstream.shell.topics import STARTING, create
 
 SECONDS = 60.0

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from segstream.core import call
 from segstream.core.call import Call, ClockControl, Invalid, ModelControl
+from segstream.core.expression import Floats
 from segstream.core.field import Field, Fields
 from segstream.core.forward import APPENDED, LARGEST, UNREADABLE, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
@@ -26,7 +27,6 @@ _TELLING = ("ce_type", "content-type", APPENDED, UNREADABLE[0][0])
 Control = ModelControl | ClockControl
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 Headers = list[tuple[str, bytes | None]] | None
 
 

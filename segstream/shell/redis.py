@@ -16,7 +16,6 @@ from segstream.core.batch import Checkpoint, Position
 from segstream.core.step import Outcome
 from segstream.ports import Announced, Refused, Unavailable
 from segstream.shell.redis_client import ERRORS, Client, ask, failure, primaries
-from segstream.shell.redis_client import connect as connect
 
 T = TypeVar("T")
 AT_ONCE = 100

@@ -23,7 +23,7 @@ from segstream.shell.redis_client import connect
 from tests.faults.scene import Scene, scene
 from tests.faults.traffic import CONFIG
 from tests.integration.deployment import deployment, log_of, wait
-from tests.redis_cluster import Cluster, redis_cluster
+from tests.redis_cluster import Cluster
 from tests.servers import needs_local
 
 SEED = 6
@@ -40,14 +40,6 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield running
         for node in range(3):
             running.kill_kafka(node)  # nobody needs them to end in order
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three primaries, and a replica of the first."""
-    needs_local()
-    with redis_cluster(tmp_path_factory.mktemp("redis") / "cluster", 3, 1) as made:
-        yield made
 
 
 @pytest.fixture

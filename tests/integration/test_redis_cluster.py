@@ -33,14 +33,6 @@ PARTITIONS = 12
 CUSTOMERS = [f"c-{number}" for number in range(20)]
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three primaries, and a replica of the first."""
-    needs_local()
-    with redis_cluster(tmp_path_factory.mktemp("redis") / "cluster", 3, 1) as made:
-        yield made
-
-
 @pytest.fixture
 def client(cluster: Cluster) -> Iterator[Client]:
     made = connect(cluster.url)

@@ -32,7 +32,8 @@ from segstream.shell.access import Right, enter, rights_of
 from segstream.shell.contract import rights, topics
 from segstream.shell.kafka import KafkaSink
 from segstream.shell.local.plan import HOST
-from segstream.shell.redis import RedisStore, connect
+from segstream.shell.redis import RedisStore
+from segstream.shell.redis_client import connect
 from segstream.shell.transaction import Transactions, produce
 from tests.faults.traffic import CONFIG, traffic
 from tests.integration.deployment import HOME, Deployment, deployment, log_of, offspring, wait
