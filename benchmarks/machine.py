@@ -4,6 +4,8 @@ import os
 import platform
 import re
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,6 +61,21 @@ def cores(number: int = 1) -> tuple[set[int], set[int]] | None:
         return None
     own = mine[-number:] if len(mine) > number else mine[-1:]
     return set(own), set(mine) - set(own)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """What is started meanwhile leaves the core of one segmenter free."""
+    where = cores()
+    if where is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, where[1])  # children inherit it
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def facts(redis: "Redis | RedisCluster | None" = None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from benchmarks.machine import cores, cpu_seconds, scrape
+from benchmarks.machine import aside, cores, cpu_seconds, scrape
 from benchmarks.settled import Sample, Settled
 from benchmarks.traffic import START_MS, Traffic, live
 from consumers.processes import environment_of
@@ -270,12 +270,8 @@ class Stage:
 @contextmanager
 def stage(settings: Settings, directory: Path, tell: Tell) -> Iterator[Stage]:
     """Servers on their cores; they and all segmenters are stopped on the way out."""
-    seats = cores()
     with ExitStack() as stack:
-        if seats is not None:  # children inherit it, so it comes first
-            before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, seats[1])
-            stack.callback(os.sched_setaffinity, 0, before)
+        stack.enter_context(aside())
         servers = stack.enter_context(local_servers(directory, progress=tell))
         here = settings.model_copy(
             update={

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from redis import Redis
 
-from benchmarks.machine import cores, cpu_seconds
+from benchmarks.machine import aside, cores, cpu_seconds
 from benchmarks.peers.job import Job
 from benchmarks.peers.line_up import Peer
 from benchmarks.peers.model import CONFIG, model_of
@@ -107,10 +107,7 @@ def stand(directory: Path, tell: Tell) -> Iterator[Stand]:
     """All is stopped on the way out."""
     where = cores()
     with ExitStack() as stack:
-        if where is not None:  # children inherit it, so it comes first
-            before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, where[1])
-            stack.callback(os.sched_setaffinity, 0, before)
+        stack.enter_context(aside())
         servers = stack.enter_context(local_servers(directory / "servers", progress=tell))
         redis = stack.enter_context(connect(servers.redis_url))
         yield Stand(servers, redis, directory, None if where is None else where[0], tell)
