@@ -10,8 +10,8 @@ from operator import methodcaller
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_END,
     OFFSET_INVALID,
+    OFFSET_STORED,
     Consumer,
     KafkaError,
     KafkaException,
@@ -112,8 +112,16 @@ class KafkaSource:
         self._nobody = self._consumer.consumer_group_metadata()
         self._assigned: set[int] = set()
         self._revoked: set[int] = set()
+        self._given_up: set[int] = set()
+        """Once out of range, the client seeks in a partition no more until it is assigned anew."""
+        self._subscribe()
+
+    def _subscribe(self) -> None:
         self._consumer.subscribe(
-            [topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            [self.topic],
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_revoke,
         )
 
     def poll(self, limit: int, timeout: float) -> Fetched:
@@ -135,6 +143,7 @@ class KafkaSource:
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
         records, at_end, strayed = _by_partition(messages)
+        self._given_up |= strayed
         member = None if metadata == self._nobody else metadata
         return Fetched(records, at_end, assigned, revoked, member, strayed)
 
@@ -193,6 +202,9 @@ class KafkaSource:
             self._consumer.seek(place)
             self._consumer.resume([place])
         except KafkaException as error:
+            if partition in self._given_up:
+                self._consumer.unsubscribe()
+                self._subscribe()
             raise failure(f"partition {partition}", error.args[0]) from error
 
     def pause(self, partition: int) -> None:
@@ -205,15 +217,17 @@ class KafkaSource:
         self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        # Assign somewhere, but paused; the claim seeks to N and resumes. At the end, because it is
-        # within any log: a fetch may be faster than the pause, and once it was out of range the
-        # client stops the partition and seeks in it no more.
+        # Assign at W, but paused; the claim seeks to N and resumes. Not at 0, which may be no more:
+        # the fetch can be faster than the pause. Not at the end: that is looked up, and an answer
+        # that comes behind the seek makes the client look again and go there, past all between.
         try:
             for place in partitions:
-                place.offset = OFFSET_END
+                place.offset = OFFSET_STORED
             (consumer.assign if self._classic else consumer.incremental_assign)(partitions)
             consumer.pause(partitions)
-            self._assigned |= {p.partition for p in partitions}
+            numbers = {p.partition for p in partitions}
+            self._assigned |= numbers
+            self._given_up -= numbers
         except Exception:
             log.exception("assignment failed")
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from segstream.ports import NotCommitted
+from segstream.ports import NotCommitted, Unavailable
 from segstream.shell import offsets
+from segstream.shell.kafka import KafkaSource
 from segstream.shell.local import Servers
 from segstream.shell.models import Models
 from segstream.shell.transaction import Transactions
@@ -60,6 +61,40 @@ def test_a_version_is_found_although_an_end_is_told_that_is_long_past(
             models.find([PLAIN.model, 99, 999_999])
         assert len(asked) == 2 + 4 + 1 + 1
         models.close()
+
+
+def starts(source: KafkaSource, offset: int) -> bool:
+    """Whether partition 0 is read from there on now."""
+    try:
+        source.start(0, offset)
+    except Unavailable:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_partition_that_the_client_has_given_up_is_read_again(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path, protocol: str
+) -> None:
+    """The log is cut, and the first fetch was faster than the pause: out of range, for good."""
+    with deployment(servers, tmp_path, unique("kafka")) as at:
+        at.create()
+        for value in (b"a", b"b", b"c"):
+            at.send(0, value)
+        place = TopicPartition(at.topic("customer-events"), 0, 2)
+        at._admin.delete_records([place])[place].result(10)
+        settings = {**at.kafka, "group.protocol": protocol, "log_level": 0}
+        source = KafkaSource(settings, place.topic, at.settings.group("segmenter"))
+        wait(lambda: 0 in source.poll(10, 0.05).assigned, "it is assigned")
+        wait(lambda: starts(source, 0), "it reads what is no more, as if paused too late")
+        wait(lambda: 0 in source.poll(10, 0.05).strayed, "it is out of range")
+        assert not starts(source, 2)
+        wait(lambda: 0 in source.poll(10, 0.05).assigned, "it is assigned again")
+        wait(lambda: starts(source, 2), "it reads what is there")
+        found = wait(lambda: source.poll(10, 0.05).records.get(0), "a record")
+        assert found is not None
+        assert (found.offsets, found.values) == ([2], [b"c"])
+        source.close()
 
 
 def test_a_transaction_ends_although_the_broker_dies_within(

@@ -6,6 +6,9 @@ one server, because it knows of none.
 
 import itertools
 import json
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +17,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
     ResourceType,
 )
+from redis import RedisError
+from redis.exceptions import RedisClusterException
 
 from segstream.core.hash import partitions_of
 from segstream.core.slots import equal_ranges, slot_of
 from segstream.ports import Refused
+from segstream.shell.kafka import KafkaSource
 from segstream.shell.local import Servers, local_servers
 from segstream.shell.redis_client import connect
 from tests.faults.scene import Scene, scene
@@ -67,7 +73,14 @@ def goes_on(play: Scene) -> None:
     """All that is in the log by now is computed, while more comes."""
     at = play.at
     ends = {p: at.end("customer-events", p) for p in at.partitions}
-    wait(lambda: all(at.checkpoint(p).offset >= ends[p] for p in ends), "all is computed", 40)
+
+    def computed() -> bool:
+        try:
+            return all(at.checkpoint(p).offset >= ends[p] for p in ends)
+        except (RedisError, RedisClusterException):  # who has died, others have not heard of yet
+            return False
+
+    wait(computed, "all is computed", 40)
     sent = play.stream.sent
     wait(lambda: play.stream.sent > sent + 10 * BEATS, "more is sent")
 
@@ -118,6 +131,40 @@ def said(play: Scene, words: str) -> int:
     """How often the segmenters' logs have it; their lines are folded."""
     logs = " ".join(log_of(server) for server in play.at.running.values())
     return " ".join(logs.split()).count(words)
+
+
+def test_a_seek_is_not_undone_by_an_answer_that_comes_late(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Nothing is skipped when a partition's leader is silent between assignment and claim."""
+    with deployment(servers, tmp_path, unique("late"), SEGSTREAM_REPLICATION="3") as at:
+        at.create()
+        topic, group = at.topic("customer-events"), at.settings.group("segmenter")
+        asked = at._admin.describe_consumer_groups([group])[group]
+        coordinator = asked.result(10).coordinator.id
+        places = at._admin.list_topics(topic, 10).topics[topic].partitions.values()
+        here = next(p for p in places if p.leader != coordinator)
+        values = [b"%d" % number * 600_000 for number in range(6)]  # more than one fetch brings
+        for value in values:
+            at.send(here.id, value)
+        source = KafkaSource(at.kafka, topic, group)
+        pid = servers.kafka[here.leader].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            wait(lambda: here.id in source.poll(10, 0.05).assigned, "it is assigned")
+            time.sleep(1)  # whatever the client wants to know, it has asked by now
+            source.start(here.id, 0)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        read: list[bytes | None] = []
+        until = time.monotonic() + 3  # the client would look again half a second later
+        while time.monotonic() < until or len(read) < len(values):
+            assert time.monotonic() < until + 10, f"only {len(read)} were read"
+            records = source.poll(10, 0.05).records.get(here.id)
+            read += records.values if records else []
+        assert read == values
+        source.close()
 
 
 def test_one_server_asked_as_a_cluster(servers: Servers) -> None:
