@@ -5,6 +5,7 @@ that leaves one is lost in the client, together with a record.
 """
 
 import logging
+import time
 from collections.abc import Mapping
 from operator import methodcaller
 from typing import Any
@@ -47,6 +48,9 @@ OUT_OF_RANGE = {
 }
 CLAIM_SECONDS = 1.0
 """Patience with W: other partitions wait meanwhile, and it is asked for again."""
+NOT_STARTED = KafkaError._STATE  # noqa: SLF001
+STARTING, PAUSE = 0.2, 0.005
+"""Seconds of patience with a partition that the client has just been assigned."""
 
 CLASSIC = {
     "partition.assignment.strategy": "range",
@@ -197,15 +201,20 @@ class KafkaSource:
         return int(low), int(high)
 
     def start(self, partition: int, offset: int) -> None:
-        place = TopicPartition(self.topic, partition, offset)
-        try:
-            self._consumer.seek(place)
-            self._consumer.resume([place])
-        except KafkaException as error:
-            if partition in self._given_up:
-                self._consumer.unsubscribe()
-                self._subscribe()
-            raise failure(f"partition {partition}", error.args[0]) from error
+        place, until = TopicPartition(self.topic, partition, offset), time.monotonic() + STARTING
+        while True:
+            try:
+                self._consumer.seek(place)
+                self._consumer.resume([place])
+            except KafkaException as error:
+                if partition in self._given_up:
+                    self._consumer.unsubscribe()
+                    self._subscribe()
+                elif error.args[0].code() == NOT_STARTED and time.monotonic() < until:
+                    time.sleep(PAUSE)
+                    continue
+                raise failure(f"partition {partition}", error.args[0]) from error
+            return
 
     def pause(self, partition: int) -> None:
         try:

@@ -5,6 +5,7 @@ from typing import Any
 from confluent_kafka import Consumer
 
 from segstream.core.batch import Position
+from segstream.shell import kafka
 from segstream.shell.kafka import CONSUMER, KafkaSource
 
 UNGUARDED = "UNGUARDED"
@@ -45,6 +46,7 @@ def stable_reading() -> None:
 
     instead(KafkaSource, "__init__", hasty)
     instead(KafkaSource, "committed", at_once)
+    instead(kafka, "OFFSET_STORED", 0)  # which the client waits for in the same way
 
 
 def beyond_w() -> None:

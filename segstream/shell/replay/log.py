@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from segstream.core.hash import Partitioner
 from segstream.shell.kafka import headers_of
+from segstream.shell.offsets import log_ends, log_starts
 
 FILE = "segstream.replay.file"
 LINE = "segstream.replay.line"
@@ -132,16 +134,16 @@ def lines_held(target: Target, partitions: int, file: str) -> list[int]:
     }
     consumer = Consumer(settings)
     try:
-        ends = {}
-        for p in range(partitions):
-            ends[p] = consumer.get_watermark_offsets(TopicPartition(target.events, p), ANSWER)
+        admin = AdminClient(dict(target.kafka))
+        places = [TopicPartition(target.events, p) for p in range(partitions)]
+        lows, highs = log_starts(admin, places), log_ends(admin, places)
         held = [0] * partitions
-        upto = {p: high for p, (low, high) in ends.items() if low < high}
+        upto = {p: highs[p] for p in range(partitions) if lows[p] < highs[p]}
         for back in _LOOK_BACK:
-            starts = {p: max(ends[p][0], ends[p][1] - back) for p in upto}
+            starts = {p: max(lows[p], highs[p] - back) for p in upto}
             for p, line in _last_lines(consumer, target.events, file, starts, upto).items():
                 held[p] = line
-            upto = {p: start for p, start in starts.items() if not held[p] and start > ends[p][0]}
+            upto = {p: start for p, start in starts.items() if not held[p] and start > lows[p]}
             if not upto:
                 break
     except KafkaException as error:
