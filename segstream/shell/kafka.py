@@ -5,6 +5,7 @@ that leaves one is lost in the client, together with a record.
 """
 
 import logging
+import math
 import time
 from collections.abc import Mapping
 from operator import methodcaller
@@ -51,6 +52,7 @@ CLAIM_SECONDS = 1.0
 NOT_STARTED = KafkaError._STATE  # noqa: SLF001
 STARTING, PAUSE = 0.2, 0.005
 """Seconds of patience with a partition that the client has just been assigned."""
+NEVER = -math.inf
 
 CLASSIC = {
     "partition.assignment.strategy": "range",
@@ -116,8 +118,9 @@ class KafkaSource:
         self._nobody = self._consumer.consumer_group_metadata()
         self._assigned: set[int] = set()
         self._revoked: set[int] = set()
-        self._given_up: set[int] = set()
-        """Once out of range, the client seeks in a partition no more until it is assigned anew."""
+        self._since: dict[int, float] = {}
+        """When partitions were assigned; NEVER, if one was out of range since: the client seeks in
+        it no more."""
         self._subscribe()
 
     def _subscribe(self) -> None:
@@ -147,7 +150,7 @@ class KafkaSource:
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
         records, at_end, strayed = _by_partition(messages)
-        self._given_up |= strayed
+        self._since |= dict.fromkeys(strayed, NEVER)
         member = None if metadata == self._nobody else metadata
         return Fetched(records, at_end, assigned, revoked, member, strayed)
 
@@ -207,12 +210,13 @@ class KafkaSource:
                 self._consumer.seek(place)
                 self._consumer.resume([place])
             except KafkaException as error:
-                if partition in self._given_up:
-                    self._consumer.unsubscribe()
-                    self._subscribe()
-                elif error.args[0].code() == NOT_STARTED and time.monotonic() < until:
-                    time.sleep(PAUSE)
-                    continue
+                if error.args[0].code() == NOT_STARTED:
+                    if (now := time.monotonic()) < until:
+                        time.sleep(PAUSE)
+                        continue
+                    if now - self._since.get(partition, NEVER) > SECONDS:
+                        self._consumer.unsubscribe()
+                        self._subscribe()
                 raise failure(f"partition {partition}", error.args[0]) from error
             return
 
@@ -236,7 +240,7 @@ class KafkaSource:
             consumer.pause(partitions)
             numbers = {p.partition for p in partitions}
             self._assigned |= numbers
-            self._given_up -= numbers
+            self._since |= dict.fromkeys(numbers, time.monotonic())
         except Exception:
             log.exception("assignment failed")
 

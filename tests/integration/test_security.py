@@ -26,6 +26,7 @@ from confluent_kafka import Producer
 from consumers import segmenter, settings, trainer
 from consumers.settings import Settings
 from segstream.core.batch import Checkpoint, Position
+from segstream.core.output import ms_text
 from segstream.core.step import Outcome
 from segstream.ports import Announced, Refused, Unavailable
 from segstream.shell.access import Right, enter, rights_of
@@ -50,7 +51,7 @@ CUSTOMER = re.compile(r"customer-\d|visitor-\d|sku-\d")
 USERS = {
     "segmenter": "segmenter", "trainer": "trainer", "ops": "topics", "looker": "look",
     "auditor": "audit", "redriver": "redrive", "restorer": "restore",
-    "namer": "rename",
+    "namer": "rename", "replayer": "replay",
 }  # fmt: skip
 """User → the process whose rights it has."""
 
@@ -168,6 +169,25 @@ def test_a_command_needs_what_the_table_says(
     customer = key.decode().rpartition(":")[2]
     said = run(played, place.environment(user), *command.replace("CUSTOMER", customer).split())
     assert words in said, said
+
+
+def test_a_replay_as_lived_needs_what_the_table_says(
+    played: Deployment, place: Secured, tmp_path: Path
+) -> None:
+    """It waits for both processes, each as its own user."""
+    now = max(played.checkpoint(p).clock for p in played.partitions)
+    calls = [
+        {"type": "track", "event": "Product Viewed", "userId": "customer-1", "timestamp": day}
+        for day in (ms_text(now), ms_text(now + 86_400_000))
+    ]
+    file = tmp_path / "calls.jsonl"
+    file.write_text("".join(json.dumps(call) + "\n" for call in calls))
+    for process in ("segmenter", "trainer"):
+        played.start(process, process, **place.environment(process))
+    said = run(played, place.environment("replayer"), "replay", str(file), "--as-lived")
+    assert "2 sent, 0 were there already" in said
+    for process in ("segmenter", "trainer"):
+        assert played.stop(process)[0] == 0
 
 
 # -- without one of them -----------------------------------------------------------------------
@@ -296,23 +316,29 @@ def guest(place: Secured) -> str:
 
 
 def test_the_commands_of_the_table_are_enough_for_redis(place: Secured, guest: str) -> None:
-    exercise(RedisStore(connect(url(place, guest)), "guest"))
+    with connect(url(place, guest)) as client:
+        exercise(RedisStore(client, "guest"))
 
 
 @pytest.mark.parametrize("command", rights()["segmenter"].redis)
 def test_without_any_one_command_redis_is_refused(place: Secured, guest: str, command: str) -> None:
     place.redis_rule(guest, f"-{command}")
     try:
-        with pytest.raises(Refused, match=f"(?i)does not allow it: .*{command}.*segstream rights"):
-            exercise(RedisStore(connect(url(place, guest)), "guest"))
+        with (
+            connect(url(place, guest)) as client,
+            pytest.raises(Refused, match=f"(?i)does not allow it: .*{command}.*segstream rights"),
+        ):
+            exercise(RedisStore(client, "guest"))
     finally:
         place.redis_rule(guest, f"+{command}")
 
 
 def test_keys_of_another_namespace_are_out_of_reach(place: Secured, guest: str) -> None:
-    store = RedisStore(connect(url(place, guest)), NAME)
-    with pytest.raises(Refused, match="Redis does not allow it: No permissions to access a key"):
-        store.checkpoint(0)
+    with (
+        connect(url(place, guest)) as client,
+        pytest.raises(Refused, match="Redis does not allow it: No permissions to access a key"),
+    ):
+        RedisStore(client, NAME).checkpoint(0)
 
 
 def url(place: Secured, user: str, redis: str = "server", **more: str) -> str:

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from segstream.ports import Refused, Unavailable
+from segstream.shell.access import READER
 from segstream.shell.offsets import log_ends
 from segstream.shell.redis_client import connect, values
 from segstream.shell.replay.log import ANSWER, ReplayError, Target, said
@@ -47,7 +48,7 @@ class Tails:
         self._consumer = Consumer(
             {
                 **kafka,
-                "group.id": f"{topic}.tails",  # never joined
+                "group.id": READER,  # never joined
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,

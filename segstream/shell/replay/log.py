@@ -160,8 +160,9 @@ def _last_lines(
     found: dict[int, int] = {}
     reading = set(starts)
     places = [TopicPartition(topic, p, start) for p, start in starts.items()]
-    consumer.assign(places)
+    # In this order: a resumption that overtakes the beginning of an assignment would undo it.
     consumer.resume(places)
+    consumer.assign(places)
     while reading:
         first = consumer.poll(ANSWER)
         if first is None:
