@@ -14,7 +14,7 @@ from consumers.redrive import moment, wanted
 from consumers.settings import load
 from segstream.core import output
 from segstream.core.forward import LARGEST_STRAY, appended_of, hops_of, size_of
-from segstream.core.output import ms_text
+from segstream.core.output import Header, ms_text
 from segstream.core.redrive import (
     MOST_BYTES,
     Filter,
@@ -33,18 +33,19 @@ AT = 1_772_323_200_123
 Headers = list[tuple[str, bytes | None]]
 
 
-def errors(
-    partition: int = 2, offset: int = 7, reason: str = "value", **more: str
-) -> dict[str, str]:
-    return {
+def errors(partition: int = 2, offset: int = 7, reason: str = "value", **more: str) -> list[Header]:
+    said = {
         "reason": reason, "message": "total = 'much'", "topic": "customer-events",
         "partition": str(partition), "offset": str(offset), "at": ms_text(AT), **more,
     }  # fmt: skip
+    return [output.error(name, text) for name, text in said.items()]
 
 
 def letter(headers: Headers | None = None, **fields: Any) -> Headers:
     """Headers of a dead letter, as the segmenter writes them."""
-    return output.dead_letter(key=b"k", value=b"v", headers=headers, errors=errors(**fields))[2]
+    said = errors(**fields)
+    whole = "size" not in fields
+    return output.dead_letter(key=b"k", value=b"v", headers=headers, errors=said, whole=whole)[2]
 
 
 # -- reading ---------------------------------------------------------------------------
@@ -91,8 +92,7 @@ def test_what_segstream_did_not_write_is_left_alone(headers: Headers | None) -> 
 
 def test_forged_errors_do_not_count() -> None:
     """A producer may send such headers; the segmenter's stand behind them."""
-    forged = [(f"segstream.errors.{name}", text.encode())
-              for name, text in errors(partition=0, reason="json", size="5").items()]  # fmt: skip
+    forged = errors(partition=0, reason="json", size="5")
     found = read(2, letter([*forged, ("segstream.errors.size", b"1")]))
     assert found == read(2, letter())
     assert resent(2, 9, b"k", b"v", letter([*forged])).headers[: len(forged)] == forged

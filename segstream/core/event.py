@@ -198,7 +198,7 @@ class Reader:
                 return
             known = self.fields.tracks if reading.type == "track" else self.fields.others
             kind = known.get(reading.name, 0)
-            values = np.full(len(self.fields), np.nan)
+            values = [math.nan] * len(self.fields)
             for field in self.fields.of_kind[kind]:
                 if (value := self._checked(field, reading.body)) is not None:
                     values[field] = value
@@ -208,7 +208,7 @@ class Reader:
         time = records.appended[i] if reading.time is None else reading.time
         message = reading.message_id or f"{partition}-{records.offsets[i]}"
         code = found.code(reading.customer, reading.raw_id)
-        found.add(i, time, code, message, kind, reading.name, values)
+        found.add(i, time, code, message, kind, reading.name, np.array([values]))
 
     def _checked(self, field: int, body: dict[str, Any]) -> float | None:
         """The value at a field's path; None if missing; Invalid if it is of the wrong kind."""
@@ -287,7 +287,7 @@ class _Found(NamedTuple):
         columns.message.append(message)
         columns.kind.append(kind)
         columns.name.append(name)
-        columns.values.append(values[None])
+        columns.values.append(values)
 
     def placed(self, records: Records, place: Place) -> tuple[npt.NDArray[np.bool_], list[Stray]]:
         """Which of the columns are on their partition, and the strays; the rest is rejected."""

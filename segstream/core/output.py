@@ -30,12 +30,15 @@ KEPT_KEY, KEPT_VALUE = 1 << 10, 1 << 20
 """Bytes kept of a record that is too large."""
 MOST_TEXT = 1_000
 """Bytes of a message; what is quoted in one is short, what a configuration declares may be long."""
+_SHORT = MOST_TEXT // 4
+"""Characters that have no more than MOST_TEXT bytes, whatever they are."""
 
 _ERRORS = {
     name: f"segstream.errors.{name}"
     for name in ("reason", "message", "topic", "partition", "offset", "at", "size")
 }
 
+Header = tuple[str, bytes | None]
 encode = msgspec.json.encode
 
 
@@ -110,19 +113,25 @@ def _reasons(names: list[str], values: list[float], gain: list[float]) -> list[d
     ]
 
 
+def error(name: str, text: str) -> Header:
+    """One of the headers that say why a record is a dead letter."""
+    return _ERRORS[name], text.encode() if len(text) <= _SHORT else _cut(text)
+
+
 def dead_letter(
     *,
     key: bytes | None,
     value: bytes | None,
     headers: Headers,
-    errors: dict[str, str],
-) -> tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
-    """The original record with `segstream.errors.*` headers; cut if its size is among them."""
-    added = [(_ERRORS[name], _cut(text)) for name, text in errors.items()]
-    if "size" in errors:
-        return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, [*added]
-    kept = [] if headers == UNREADABLE else headers or []
-    return key, value, [*kept, *added]
+    errors: list[Header],
+    whole: bool = True,
+) -> tuple[bytes | None, bytes | None, list[Header]]:
+    """The original record and what is wrong with it; not `whole`: only its beginning."""
+    if not whole:
+        return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, errors
+    if not headers or headers == UNREADABLE:
+        return key, value, errors
+    return key, value, [*headers, *errors]
 
 
 def _cut(text: str) -> bytes:

@@ -51,6 +51,7 @@ class Report:
     ) -> None:
         self.partition, self.batch = partition, batch
         self.models, self.customers = models, customers
+        self._clock: list[int] = batch.clock.tolist()
         self._outputs: list[Output] = []
 
     def outputs(self) -> list[Output]:
@@ -160,26 +161,31 @@ class Report:
             order = (record, 0, minute, 1, b"")
             self._say("samples", order, b"day-%d" % self.partition.number, value)
 
-    def dead_letter(self, reject: Reject) -> None:
-        """A record that is no valid event on its partition: as it came, with the reason."""
-        record, records = reject.record, self.batch.records
-        errors = {
-            "reason": reject.reason,
-            "message": reject.message,
-            "topic": self.partition.topic,
-            "partition": str(self.partition.number),
-            "offset": str(records.offsets[record]),
-            "at": ms_text(records.appended[record]),
-        }
-        if reject.size:
-            errors["size"] = str(reject.size)
-        key, value, headers = output.dead_letter(
-            key=records.keys[record],
-            value=records.values[record],
-            headers=records.headers[record],
-            errors=errors,
-        )
-        self._say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
+    def dead_letters(self, rejects: Sequence[Reject]) -> None:
+        """Records that are no valid events on their partition: as they came, with the reason."""
+        records = self.batch.records
+        topic = output.error("topic", self.partition.topic)
+        partition = output.error("partition", str(self.partition.number))
+        reasons = {r.reason: output.error("reason", r.reason) for r in rejects}
+        for record, reason, message, size in rejects:
+            errors = [
+                reasons[reason],
+                output.error("message", message),
+                topic,
+                partition,
+                output.error("offset", str(records.offsets[record])),
+                output.error("at", ms_text(records.appended[record])),
+            ]
+            if size:
+                errors.append(output.error("size", str(size)))
+            key, value, headers = output.dead_letter(
+                key=records.keys[record],
+                value=records.values[record],
+                headers=records.headers[record],
+                errors=errors,
+                whole=not size,
+            )
+            self._say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
 
     def forwarded(self, stray: Stray) -> None:
         """A call goes on to its own partition."""
@@ -208,7 +214,7 @@ class Report:
     ) -> None:
         record, is_event, minute, *_ = order
         if is_event:
-            position = Position(self.batch.before[record + 1], int(self.batch.clock[record]))
+            position = Position(self.batch.before[record + 1], self._clock[record])
         else:
             position = Position(self.batch.before[record], minute * MINUTE)
         target = self.partition.number if partition is None else partition

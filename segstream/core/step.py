@@ -250,8 +250,7 @@ class _Step:
         controls |= {r.record for r in batch.rejects if r.reason == "control"}
         self.count("control", len(controls))
         self.count("dead_letters", sum(r.record not in controls for r in batch.rejects))
-        for reject in batch.rejects:
-            self.report.dead_letter(reject)
+        self.report.dead_letters(batch.rejects)
 
     # -- what is counted --------------------------------------------------------------
 

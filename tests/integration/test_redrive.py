@@ -24,7 +24,7 @@ from rich.console import Console
 from consumers.redrive import Redrive, wanted
 from segstream.core.forward import APPENDED, LARGEST, LARGEST_STRAY
 from segstream.core.hash import partitions_of
-from segstream.core.output import dead_letter, ms_text
+from segstream.core.output import dead_letter, error, ms_text
 from segstream.core.redrive import REDRIVEN, Letter, Marker, read
 from segstream.ports import Unavailable
 from segstream.shell.local import Servers
@@ -246,8 +246,9 @@ class Letters:
                       "partition": str(self.partition), "offset": offset,
                       "at": ms_text(first + 60_000 * i)}  # fmt: skip
             came: list[Header] = [("n", offset.encode()), ("n", None)]
+            said = [error(name, text) for name, text in errors.items()]
             key, value, headers = dead_letter(
-                key=b"k", value=b"v-%d" % self.written, headers=came, errors=errors
+                key=b"k", value=b"v-%d" % self.written, headers=came, errors=said
             )
             kept: Any = headers
             producer.produce(self.at.topic(DLQ), value, key, self.partition, headers=kept)
