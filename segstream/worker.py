@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 class Limits:
     """Numbers that change speed, never results."""
 
-    records: int = 5_000  # per poll
+    records: int = 20_000  # per poll: what the client holds ready
     ticks: int = 50_000  # per batch, about
     poll_seconds: float = 0.2
     lazy_seconds: float = 10.0  # W follows a quiet partition

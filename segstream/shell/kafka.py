@@ -7,8 +7,7 @@ that leaves one is lost in the client, together with a record.
 import logging
 import math
 import time
-from collections.abc import Mapping
-from operator import methodcaller
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import (
@@ -17,6 +16,7 @@ from confluent_kafka import (
     Consumer,
     KafkaError,
     KafkaException,
+    Message,
     Producer,
     TopicCollection,
     TopicPartition,
@@ -256,17 +256,19 @@ class KafkaSource:
         self._assigned -= numbers
 
 
+_Message: Any = Message  # its methods may all answer None, but those of a record do not
+
+
 def _by_partition(
     messages: list[Any],
 ) -> tuple[dict[int, Records], frozenset[int], frozenset[int]]:
     """Messages as columns per partition; whose end was reached; who is not within the log."""
-    groups: dict[int, list[Any]] = {}
     at_end, strayed = set(), set()
-    for message in messages:
-        error = message.error()
+    errors = list(map(_Message.error, messages))
+    for message, error in zip(messages, errors, strict=True):
         if error is None:
-            groups.setdefault(message.partition(), []).append(message)
-        elif error.code() == PARTITION_EOF:
+            continue
+        if error.code() == PARTITION_EOF:
             at_end.add(message.partition())
         elif error.code() in OUT_OF_RANGE:
             strayed.add(message.partition())
@@ -276,34 +278,45 @@ def _by_partition(
             raise Refused(f"Kafka: {error.str()}")
         else:
             log.warning("Kafka: %s", error.str())
-    records = {partition: records_of(group) for partition, group in groups.items()}
+    good = [m for m, e in zip(messages, errors, strict=True) if e is None]
+    partitions = list(map(_Message.partition, good))
+    records = {
+        partition: records_of([m for m, p in zip(good, partitions, strict=True) if p == partition])
+        for partition in dict.fromkeys(partitions)
+    }
     return records, frozenset(at_end), frozenset(strayed)
 
 
 def records_of(messages: list[Any]) -> Records:
     """Messages of a partition as columns."""
     return Records(
-        [m.offset() for m in messages],
-        [m.timestamp()[1] for m in messages],
-        [m.value() for m in messages],
-        [headers_of(m) for m in messages],
-        [m.key() for m in messages],
+        list(map(_Message.offset, messages)),
+        [time for _, time in map(_Message.timestamp, messages)],
+        list(map(_Message.value, messages)),
+        _all_headers(messages),
+        list(map(_Message.key, messages)),
     )
 
 
-_headers = methodcaller("headers")
-
-
 def headers_of(message: Any) -> Any:
-    """The headers of a message; asked for a second time, unreadable ones would crash the process.
+    """The headers of one message."""
+    return _all_headers([message])[0]
+
+
+def _all_headers(messages: Sequence[Any]) -> list[Any]:
+    """The headers of each; asked for a second time, unreadable ones would crash the process.
 
     Of a name that is no UTF-8 the client returns a broken list, with the error still set. Calls
     from C notice that; the interpreter, once it has optimised the call, does not.
     """
-    try:
-        return _headers(message)
-    except SystemError:
-        return UNREADABLE
+    found: list[Any] = []
+    rest = iter(messages)
+    while len(found) < len(messages):
+        try:
+            found.extend(map(_Message.headers, rest))
+        except SystemError:
+            found.append(UNREADABLE)
+    return found
 
 
 class KafkaSink:
