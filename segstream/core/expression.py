@@ -147,25 +147,24 @@ def named(term: Term) -> str:
 def evaluate(  # noqa: PLR0911 (one return an operation)
     node: Node, values: Mapping[Term, Floats], rows: int
 ) -> Floats:
-    """Value of the tree per row, float64 [rows]; NaN = missing."""
+    """Value of the tree per row, float64 [rows]; NaN = missing. numpy is to be told not to warn."""
     if isinstance(node, Number):
         return np.full(rows, node.value)
     if not isinstance(node, Operation):
         return values[node]
     first, *rest = (evaluate(argument, values, rows) for argument in node.arguments)
-    with np.errstate(all="ignore"):
-        match node.name:
-            case "add":
-                return first + rest[0]
-            case "subtract":
-                return first - rest[0]
-            case "multiply":
-                return first * rest[0]
-            case "divide":
-                return np.where(rest[0] == 0, np.nan, first / rest[0])
-            case "min":
-                return np.minimum(first, rest[0])
-            case "max":
-                return np.maximum(first, rest[0])
-            case _:
-                return np.where(first > -1, np.log1p(first), np.nan)
+    match node.name:
+        case "add":
+            return first + rest[0]
+        case "subtract":
+            return first - rest[0]
+        case "multiply":
+            return first * rest[0]
+        case "divide":
+            return np.where(rest[0] == 0, np.nan, first / rest[0])
+        case "min":
+            return np.minimum(first, rest[0])
+        case "max":
+            return np.maximum(first, rest[0])
+        case _:
+            return np.where(first > -1, np.log1p(first), np.nan)

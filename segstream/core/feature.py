@@ -21,7 +21,7 @@ class Features:
     def vectorize(self, terms: Mapping[Term, Floats], rows: int) -> Vectors:
         """Raw values, float32 [rows, features]. What is not finite is missing."""
         vectors = np.empty((rows, len(self._nodes)), np.float32)
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             for column, node in enumerate(self._nodes):
                 vectors[:, column] = expression.evaluate(node, terms, rows)
         vectors[~np.isfinite(vectors)] = np.nan

@@ -16,15 +16,16 @@ def coordinates(raw: Vectors, features: list[ModelFeature]) -> Vectors:
     float64 throughout, then rounded to float32, so that a last bit that differs between
     processors does not decide.
     """
-    space = np.empty(raw.shape, np.float32)
-    for j, feature in enumerate(features):
-        x = raw[:, j].astype(np.float64)
-        x = np.where(np.isnan(x), feature.fill, x)
-        if feature.transform == "log1p":
-            x = np.log1p(np.maximum(x, 0.0))
-        low, high = feature.clip
-        x = np.minimum(np.maximum(x, low), high)
-        space[:, j] = (x - feature.mean) / feature.scale * feature.weight
+    fill = np.array([f.fill for f in features])
+    low, high = np.array([f.clip for f in features]).T
+    x = np.where(np.isnan(raw), fill, raw.astype(np.float64))
+    logs = [j for j, f in enumerate(features) if f.transform == "log1p"]
+    x[:, logs] = np.log1p(np.maximum(x[:, logs], 0.0))
+    x = np.minimum(np.maximum(x, low), high)
+    x -= [f.mean for f in features]
+    x /= [f.scale for f in features]
+    x *= [f.weight for f in features]
+    space: Vectors = x.astype(np.float32)
     return space
 
 

@@ -11,7 +11,7 @@ def minor_units(values: npt.NDArray[np.float64], decimals: int) -> npt.NDArray[n
 
     int64 [n]; NaN counts as 0. Binary floating point decides all but the near ties.
     """
-    scaled = np.nan_to_num(values, nan=0.0) * 10.0**decimals
+    scaled = np.where(np.isnan(values), 0.0, values) * 10.0**decimals
     rounded = np.rint(scaled)
     near = np.abs(np.abs(scaled - np.floor(scaled)) - 0.5) < 1e-3
     for i in np.flatnonzero(near).tolist():
