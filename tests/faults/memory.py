@@ -5,6 +5,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,9 @@ import numpy as np
 
 EVERY_SECONDS = 2.0
 WARM_SECONDS = 300.0
+WINDOW_SECONDS = 120.0
+"""Processes tidy up once a minute, and hold more and more until then: the least they held within
+two minutes is what counts."""
 MIB = 1 << 20
 
 
@@ -65,10 +70,16 @@ class Memory:
         found = []
         for (name, _), samples in sorted(self.samples.items()):
             born = samples[0][0]
-            kept = [(t, held) for t, held in samples if t - born >= warm]
-            if len(kept) > 2 and kept[-1][0] - born >= 2 * warm:
+            kept = least([(t, held) for t, held in samples if t - born >= warm])
+            if len(kept) > 3 and samples[-1][0] - born >= 2 * warm:
                 found.append(growth(name, kept))
         return found
+
+
+def least(samples: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """The sample of each WINDOW_SECONDS in which least was held."""
+    windows = groupby(samples, lambda sample: int((sample[0] - samples[0][0]) / WINDOW_SECONDS))
+    return [min(group, key=itemgetter(1)) for _, group in windows]
 
 
 def growth(name: str, samples: list[tuple[float, int]]) -> Growth:
