@@ -275,8 +275,12 @@ def pids(play: Soak) -> dict[str, int | None]:
 
 
 def excused(problem: str) -> bool:
-    """A process may end when it is started while a server is away: its supervisor tries again."""
-    return " ended with 1:" in problem and any(word in problem for word in SERVERS_AWAY)
+    """A process may end when it is started while a server is away: its supervisor tries again.
+
+    And one that was being stopped is told so again at the end: it ends at once then.
+    """
+    away = " ended with 1:" in problem and any(word in problem for word in SERVERS_AWAY)
+    return away or (" ended with 143:" in problem and "asked again, by SIGTERM" in problem)
 
 
 def grown(growths: list[Growth]) -> list[str]:
