@@ -43,9 +43,9 @@ def errors(partition: int = 2, offset: int = 7, reason: str = "value", **more: s
 
 def letter(headers: Headers | None = None, **fields: Any) -> Headers:
     """Headers of a dead letter, as the segmenter writes them."""
+    size = int(fields.pop("size", 0))
     said = errors(**fields)
-    whole = "size" not in fields
-    return output.dead_letter(key=b"k", value=b"v", headers=headers, errors=said, whole=whole)[2]
+    return output.dead_letter(key=b"k", value=b"v", headers=headers, errors=said, size=size)[2]
 
 
 # -- reading ---------------------------------------------------------------------------

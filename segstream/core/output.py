@@ -124,11 +124,15 @@ def dead_letter(
     value: bytes | None,
     headers: Headers,
     errors: list[Header],
-    whole: bool = True,
+    size: int = 0,
 ) -> tuple[bytes | None, bytes | None, list[Header]]:
-    """The original record and what is wrong with it; not `whole`: only its beginning."""
-    if not whole:
-        return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, errors
+    """The original record and what is wrong with it. `size`: if it is too large to be kept whole.
+
+    Then only its beginning is, without headers of its own.
+    """
+    if size:
+        said = [*errors, error("size", str(size))]
+        return (key or b"")[:KEPT_KEY] or key, (value or b"")[:KEPT_VALUE] or value, said
     if not headers or headers == UNREADABLE:
         return key, value, errors
     return key, value, [*headers, *errors]

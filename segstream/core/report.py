@@ -176,14 +176,12 @@ class Report:
                 output.error("offset", str(records.offsets[record])),
                 output.error("at", ms_text(records.appended[record])),
             ]
-            if size:
-                errors.append(output.error("size", str(size)))
             key, value, headers = output.dead_letter(
                 key=records.keys[record],
                 value=records.values[record],
                 headers=records.headers[record],
                 errors=errors,
-                whole=not size,
+                size=size,
             )
             self._say("dead_letters", (record, 1, -1, 0, b""), key, value, headers)
 

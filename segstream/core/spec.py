@@ -76,7 +76,7 @@ def ms_of(instant: datetime) -> int:
 
 def shown(value: object) -> str:
     """A value for people: its repr in at most 100 characters, all of them printable."""
-    brief = type(value) in (str, bytes) and len(value) <= 100  # type: ignore[arg-type]
+    brief = isinstance(value, str | bytes) and len(value) <= 100  # reprlib takes its time
     text = repr(value) if brief else _REPR.repr(value)
     return text if len(text) <= 100 else f"{text[:97]}..."
 

@@ -7,6 +7,7 @@ that leaves one is lost in the client, together with a record.
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -204,21 +205,29 @@ class KafkaSource:
         return int(low), int(high)
 
     def start(self, partition: int, offset: int) -> None:
-        place, until = TopicPartition(self.topic, partition, offset), time.monotonic() + STARTING
+        place = TopicPartition(self.topic, partition, offset)
+        try:
+            self._seek(place)
+            self._consumer.resume([place])
+        except KafkaException as error:
+            waited = time.monotonic() - self._since.get(partition, NEVER)
+            if error.args[0].code() == NOT_STARTED and waited > SECONDS:
+                self._consumer.unsubscribe()  # it will be assigned anew
+                self._subscribe()
+            raise failure(f"partition {partition}", error.args[0]) from error
+
+    def _seek(self, place: TopicPartition) -> None:
+        """With patience: the client may not have begun with what it was assigned just now."""
+        until = time.monotonic() + STARTING
         while True:
             try:
                 self._consumer.seek(place)
-                self._consumer.resume([place])
             except KafkaException as error:
-                if error.args[0].code() == NOT_STARTED:
-                    if (now := time.monotonic()) < until:
-                        time.sleep(PAUSE)
-                        continue
-                    if now - self._since.get(partition, NEVER) > SECONDS:
-                        self._consumer.unsubscribe()
-                        self._subscribe()
-                raise failure(f"partition {partition}", error.args[0]) from error
-            return
+                if error.args[0].code() != NOT_STARTED or time.monotonic() > until:
+                    raise
+                time.sleep(PAUSE)
+            else:
+                return
 
     def pause(self, partition: int) -> None:
         try:
@@ -263,27 +272,23 @@ def _by_partition(
     messages: list[Any],
 ) -> tuple[dict[int, Records], frozenset[int], frozenset[int]]:
     """Messages as columns per partition; whose end was reached; who is not within the log."""
+    groups: defaultdict[int, list[Any]] = defaultdict(list)
     at_end, strayed = set(), set()
-    errors = list(map(_Message.error, messages))
-    for message, error in zip(messages, errors, strict=True):
+    columns = (map(method, messages) for method in (_Message.partition, _Message.error))
+    for message, partition, error in zip(messages, *columns, strict=True):
         if error is None:
-            continue
-        if error.code() == PARTITION_EOF:
-            at_end.add(message.partition())
+            groups[partition].append(message)
+        elif error.code() == PARTITION_EOF:
+            at_end.add(partition)
         elif error.code() in OUT_OF_RANGE:
-            strayed.add(message.partition())
+            strayed.add(partition)
         elif error.code() in DENIED:
             raise failure(f"topic {message.topic()}", error)
         elif error.fatal():
             raise Refused(f"Kafka: {error.str()}")
         else:
             log.warning("Kafka: %s", error.str())
-    good = [m for m, e in zip(messages, errors, strict=True) if e is None]
-    partitions = list(map(_Message.partition, good))
-    records = {
-        partition: records_of([m for m, p in zip(good, partitions, strict=True) if p == partition])
-        for partition in dict.fromkeys(partitions)
-    }
+    records = {partition: records_of(group) for partition, group in groups.items()}
     return records, frozenset(at_end), frozenset(strayed)
 
 

@@ -27,7 +27,7 @@ class Metric:
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 FORWARDERS = 100
 """Producers name their library as they like: so many names at most become labels."""
-SIZES = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000)
+SIZES = (1, 5, 20, 100, 500, 1_000, 2_000, 5_000, 10_000, 20_000)
 
 SEGMENTER = (
     Metric(

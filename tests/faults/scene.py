@@ -50,6 +50,7 @@ class Crew:
     exits: list[Exit] = field(default_factory=list)
     started: dict[str, float] = field(default_factory=dict)  # slot → monotonic
     _kept: dict[str, Server] = field(default_factory=dict)
+    _told: set[int | None] = field(default_factory=set)  # pids of those that are ending
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _over: threading.Event = field(default_factory=threading.Event)
 
@@ -86,10 +87,15 @@ class Crew:
         return b"metrics on port" in server.log.read_bytes()[server._log_start :]
 
     def terminate(self, slot: str) -> bool:
-        """SIGTERM, if the process can end in order by now: its successor could not yet."""
+        """SIGTERM, if the process can end in order by now: its successor could not yet.
+
+        Once in its life: asked again, it would end at once.
+        """
         with self._lock:
-            if not self.works(slot):
+            pid = self.at.running[slot].pid
+            if not self.works(slot) or pid in self._told:
                 return False
+            self._told.add(pid)
             self.signal(slot, signal.SIGTERM)
             return True
 
@@ -109,7 +115,8 @@ class Crew:
             self.signal(slot, signal.SIGCONT)
             with suppress(AssertionError):  # how it ended is noted below
                 wait(partial(self.works, slot), f"{slot} is there", seconds)
-            server.terminate()
+            if server.pid not in self._told:
+                server.terminate()
         for slot, server in ending.items():
             server.wait(seconds)
             if server.pid is not None:

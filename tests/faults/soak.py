@@ -66,10 +66,10 @@ class Soak:
 
     def __post_init__(self) -> None:
         self.crew, self.at = self.scene.crew, self.scene.at
-        self.acts: dict[str, Callable[[Fault], None]] = {
+        self.acts: dict[str, Callable[[Fault], object]] = {
             "worker killed": lambda f: self.crew.signal(str(f.whom[0]), signal.SIGKILL),
             "worker frozen": lambda f: self.freeze(str(f.whom[0]), f.lasts),
-            "worker stopped": lambda f: self.crew.signal(str(f.whom[0]), signal.SIGTERM),
+            "worker stopped": lambda f: self.crew.terminate(str(f.whom[0])),
             "worker joins and leaves": self.join_and_leave,
             "trainer killed": lambda f: self.crew.signal("trainer-b", signal.SIGKILL),
             "trainer frozen": lambda f: self.freeze("trainer-a", f.lasts),
@@ -275,12 +275,8 @@ def pids(play: Soak) -> dict[str, int | None]:
 
 
 def excused(problem: str) -> bool:
-    """A process may end when it is started while a server is away: its supervisor tries again.
-
-    And one that was being stopped is told so again at the end: it ends at once then.
-    """
-    away = " ended with 1:" in problem and any(word in problem for word in SERVERS_AWAY)
-    return away or (" ended with 143:" in problem and "asked again, by SIGTERM" in problem)
+    """A process may end when it is started while a server is away: its supervisor tries again."""
+    return " ended with 1:" in problem and any(word in problem for word in SERVERS_AWAY)
 
 
 def grown(growths: list[Growth]) -> list[str]:
