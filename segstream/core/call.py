@@ -26,6 +26,7 @@ from segstream.core.record import ClockAdvanced, ModelActivated
 from segstream.core.spec import (
     EARLIEST_MS,
     END_MS,
+    MAX_ID,
     AnyCall,
     CloudEvent,
     Fault,
@@ -66,8 +67,7 @@ _FIELD_FAULTS: dict[str, Fault] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One accepted call. `body` is the parsed JSON object, for looking up values."""
 
     customer: str
@@ -162,15 +162,31 @@ def _call(body: dict[str, Any], envelope: Envelope, headers: Headers) -> Call:
     if body.get("timestamp") is None:
         body = {**body, "timestamp": envelope.time}
     call = _validated(_CALL, body)
+    raw_id = _who(call.user_id, call.anonymous_id)
     return Call(
-        customer=call.customer,
-        raw_id=call.raw_id,
+        customer=raw_id if call.user_id else f"a:{raw_id}",
+        raw_id=raw_id,
         message_id=call.message_id,
         time=appended_of(headers) if call.timestamp is None else call.timestamp,
         type=call.type,
         name=call.name,
         body=body,
     )
+
+
+def _who(user: str | None, anonymous: str | None) -> str:
+    """The id that counts, of a userId and an anonymousId."""
+    found = user or anonymous
+    if not found:
+        raise Invalid("customer", "userId or anonymousId expected, both are missing or empty")
+    if len(found) > MAX_ID or "\0" in found:
+        field = "userId" if user else "anonymousId"
+        wanted = f"1 to {MAX_ID} characters without NUL expected"
+        raise Invalid("customer", f"{field}: {wanted}, got {shown(found)}")
+    if user and user.startswith("a:"):
+        problem = "must not begin with 'a:', which marks anonymous customers"
+        raise Invalid("customer", f"userId: {problem}, got {shown(user)}")
+    return found
 
 
 def _control(kind: str, data: object) -> ModelControl | ClockControl:

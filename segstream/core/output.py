@@ -7,7 +7,7 @@ against the pydantic models.
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -42,7 +42,7 @@ Header = tuple[str, bytes | None]
 encode = msgspec.json.encode
 
 
-class Output(NamedTuple):
+class Output(msgspec.Struct, frozen=True, gc=False):
     """A record to publish; `partition` as of customer-events (all samples go to the only one)."""
 
     topic: Topic

@@ -1,6 +1,7 @@
 """What a batch has to say, in log order: changes, memberships, samples, markers, dead letters."""
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ class Report:
 
     def outputs(self) -> list[Output]:
         """All of it, in the order of the log."""
-        return sorted(self._outputs, key=lambda out: out.order)
+        return sorted(self._outputs, key=attrgetter("order"))
 
     def changes(self, evaluated: Evaluated, moves: Sequence[Move]) -> None:
         """A change and the membership after it, for each move."""
@@ -167,6 +168,8 @@ class Report:
         topic = output.error("topic", self.partition.topic)
         partition = output.error("partition", str(self.partition.number))
         reasons = {r.reason: output.error("reason", r.reason) for r in rejects}
+        appended = {records.appended[r.record] for r in rejects}
+        at = {ms: output.error("at", ms_text(ms)) for ms in appended}
         for record, reason, message, size in rejects:
             errors = [
                 reasons[reason],
@@ -174,7 +177,7 @@ class Report:
                 topic,
                 partition,
                 output.error("offset", str(records.offsets[record])),
-                output.error("at", ms_text(records.appended[record])),
+                at[records.appended[record]],
             ]
             key, value, headers = output.dead_letter(
                 key=records.keys[record],
@@ -210,7 +213,7 @@ class Report:
         headers: list[tuple[str, bytes | None]] | None = None,
         partition: int | None = None,
     ) -> None:
-        record, is_event, minute, *_ = order
+        record, is_event, minute = order[:3]
         if is_event:
             position = Position(self.batch.before[record + 1], self._clock[record])
         else:

@@ -2,7 +2,8 @@
 
 The models are the published contract (`schemas/call.json`, `schemas/cloud-event.json`) and, with
 `call.read`, the authority: unknown fields are ignored, types are strict, and an `Invalid` says
-in words what is wrong. An alias call is no part of it: it is always refused.
+in words what is wrong. Whom a call is about two fields say together: the published schema has the
+rule, `call.read` judges. An alias call is no part of it: it is always refused.
 """
 
 import reprlib
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -106,7 +107,7 @@ _Time = Annotated[
     BeforeValidator(lambda text: None if text is None else parse_time(text)),
     WithJsonSchema({"anyOf": [_TIME, {"type": "null"}]}),
 ]
-_Fields = Annotated[dict[str, Any] | None, Field(default=None)]
+_Fields = Annotated[dict[Any, Any] | None, Field(default=None)]
 
 
 class _Common(BaseModel):
@@ -134,27 +135,6 @@ class _Common(BaseModel):
     @property
     def name(self) -> str:
         return self.type
-
-    @property
-    def raw_id(self) -> str:
-        return self.user_id or self.anonymous_id or ""
-
-    @property
-    def customer(self) -> str:
-        return self.user_id or f"a:{self.anonymous_id}"
-
-    @model_validator(mode="after")
-    def _is_about_someone(self) -> "_Common":
-        field = "userId" if self.user_id else "anonymousId"
-        if not self.raw_id:
-            raise Invalid("customer", "userId or anonymousId expected, both are missing or empty")
-        if len(self.raw_id) > MAX_ID or "\0" in self.raw_id:
-            wanted = f"1 to {MAX_ID} characters without NUL expected"
-            raise Invalid("customer", f"{field}: {wanted}, got {shown(self.raw_id)}")
-        if (self.user_id or "").startswith("a:"):
-            problem = "must not begin with 'a:', which marks anonymous customers"
-            raise Invalid("customer", f"userId: {problem}, got {shown(self.user_id)}")
-        return self
 
 
 class Track(_Common):

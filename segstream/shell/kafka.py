@@ -346,15 +346,10 @@ class KafkaSink:
 
     def _produce(self, producer: Producer, outputs: list[Output]) -> None:
         for output in outputs:
-            produce(
-                producer,
-                self.topics[output.topic],
-                value=output.value,
-                key=output.key,
-                # To the partition of their input; samples have a topic of one partition.
-                partition=0 if output.topic == "samples" else output.partition,
-                headers=output.headers,
-            )
+            topic = self.topics[output.topic]
+            # To the partition of their input; samples have a topic of one partition.
+            partition = 0 if output.topic == "samples" else output.partition
+            produce(producer, topic, output.value, output.key, partition, output.headers)
 
     def append_clock(self, partition: int, time: int) -> None:
         self._control.produce(

@@ -188,7 +188,7 @@ class KafkaPress:
         assert isinstance(fence, Fence)  # noqa: S101 (both are made in this file)
         key, value = str(record.model), record.model_dump_json(by_alias=True)
         self._transactions.commit(
-            lambda producer: produce(producer, self.models, key=key, value=value, partition=0),
+            lambda producer: produce(producer, self.models, value, key, 0),
             [fence.before],
             fence.metadata,
         )

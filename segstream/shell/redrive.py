@@ -160,10 +160,9 @@ class Sender:
 
     def _fill(self, producer: Producer, records: Sequence[Resent]) -> None:
         for record in records:
-            place = {"partition": record.partition}
-            content = {"key": record.key, "value": record.value, "headers": record.headers}
-            produce(producer, self.events, **place, **content)
-            produce(producer, self.letters, **place, headers=marker_headers(record.name))
+            place = record.partition
+            produce(producer, self.events, record.value, record.key, place, record.headers)
+            produce(producer, self.letters, None, None, place, marker_headers(record.name))
 
 
 def send(

@@ -206,14 +206,22 @@ def _note_error(error: KafkaError) -> None:
     log.warning("Kafka: %s", error.str())
 
 
-def produce(producer: Producer, topic: str, **record: Any) -> None:
+def produce(
+    producer: Producer,
+    topic: str,
+    value: bytes | str | None,
+    key: bytes | str | None,
+    partition: int,
+    headers: Any = None,
+) -> None:
     """`Producer.produce`, waiting while the client's queue is full.
 
     KafkaException: (error, where). Metadata may tell of a missing right before anything is sent.
     """
     while True:
         try:
-            producer.produce(topic, **record)
+            # All by place: to find them by name takes the client longer than the rest of it.
+            producer.produce(topic, value, key, partition, None, None, 0, headers)
             return
         except BufferError:
             producer.poll(0.1)

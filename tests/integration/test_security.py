@@ -248,7 +248,7 @@ def test_a_refused_record_names_its_topic(played: Deployment, place: Secured) ->
 
     def fill(producer: Producer) -> None:
         producer.list_topics(right.name, timeout=10)
-        produce(producer, right.name, value=b"{}", partition=0)
+        produce(producer, right.name, b"{}", None, 0)
 
     transactions.commit(fill)
     place.forbid("segmenter", right)
