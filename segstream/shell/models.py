@@ -168,6 +168,8 @@ class Models(Mapping[int, ModelRecord]):
 
     def _read_to(self, end: int) -> None:
         if self._next < 0:
+            # A client that does not know who leads the topic looks again only after a second.
+            self._consumer.list_topics(self.topic, timeout=PATIENCE)
             self._consumer.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
             self._next = 0
         deadline = time.monotonic() + PATIENCE
