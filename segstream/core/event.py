@@ -127,12 +127,17 @@ class Reader:
     def _fast(
         self, records: Records, partition: int, found: "_Found", wanted: npt.NDArray[np.bool_]
     ) -> list[int]:
-        """Decode plain calls, column by column; the indices of the records that are done."""
-        simple = map(_is_simple, records.values)
+        """Decode plain calls, column by column; the indices of the records that are done.
+
+        Only what can be skimmed: skipping the fields that are not read overlooks nothing there.
+        """
+        short = call.MAX_DEPTH  # and so not nested too deep, whatever it is
         candidates = [
             i
-            for i, (good, headers) in enumerate(zip(simple, records.headers, strict=True))
-            if good and (not headers or _is_plain(headers))
+            for i, (value, headers) in enumerate(zip(records.values, records.headers, strict=True))
+            if value
+            and ((len(value) <= short and value.isascii()) or call.skimmable(value))
+            and (not headers or _is_plain(headers))
         ]
         if not wanted.all():
             candidates = [i for i in candidates if wanted[i]]
@@ -365,13 +370,6 @@ def _customer(user: str | None, anonymous: str | None) -> str | None:
     if user is None:
         return None if anonymous is None or "\0" in anonymous else f"a:{anonymous}"
     return None if "\0" in user or user.startswith("a:") else user
-
-
-def _is_simple(value: bytes | None) -> bool:
-    """Whether skipping the fields that are not read can overlook nothing."""
-    if value is None:
-        return False
-    return (len(value) <= call.MAX_DEPTH and value.isascii()) or call.skimmable(value)
 
 
 def _is_plain(headers: Headers) -> bool:

@@ -6,6 +6,7 @@ timestamp. `segstream redrive` sends the second one too.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -72,7 +73,7 @@ def too_large(
 ) -> list[tuple[int, int]]:
     """Position and size of the records that are larger than LARGEST."""
     around = sum(size_of(None, None, h) for h in headers if h)
-    if around + sum(len(part) for part in (*keys, *values) if part) <= LARGEST:
+    if around + sum(map(len, filter(None, chain(keys, values)))) <= LARGEST:
         return []  # not even all together
     sizes = enumerate(map(size_of, keys, values, headers))
     return [(i, size) for i, size in sizes if size > LARGEST]

@@ -167,7 +167,7 @@ class Report:
         records = self.batch.records
         topic = output.error("topic", self.partition.topic)
         partition = output.error("partition", str(self.partition.number))
-        reasons = {r.reason: output.error("reason", r.reason) for r in rejects}
+        reasons = {text: output.error("reason", text) for text in {r.reason for r in rejects}}
         appended = {records.appended[r.record] for r in rejects}
         at = {ms: output.error("at", ms_text(ms)) for ms in appended}
         for record, reason, message, size in rejects:
