@@ -63,8 +63,8 @@ _CLOUD_EVENT = TypeAdapter(CloudEvent)
 _FIELD_FAULTS: dict[str, Fault] = {
     "userId": "customer",
     "anonymousId": "customer",
-    "timestamp": "timestamp",
 }
+_AFTER_TIME = {"event", "properties", "traits", "context"}
 
 
 class Call(NamedTuple):
@@ -162,16 +162,22 @@ def _call(body: dict[str, Any], envelope: Envelope, headers: Headers) -> Call:
     if body.get("timestamp") is None:
         body = {**body, "timestamp": envelope.time}
     call = _validated(_CALL, body)
+    time = _time(body)
     raw_id = _who(call.user_id, call.anonymous_id)
     return Call(
         customer=raw_id if call.user_id else f"a:{raw_id}",
         raw_id=raw_id,
         message_id=call.message_id,
-        time=appended_of(headers) if call.timestamp is None else call.timestamp,
+        time=appended_of(headers) if time is None else time,
         type=call.type,
         name=call.name,
         body=body,
     )
+
+
+def _time(body: dict[str, Any]) -> int | None:
+    text = body.get("timestamp")
+    return None if text is None else parse_time(text)
 
 
 def _who(user: str | None, anonymous: str | None) -> str:
@@ -201,7 +207,7 @@ def _control(kind: str, data: object) -> ModelControl | ClockControl:
         clock = ClockAdvanced.model_validate(body, strict=True)
         return ClockControl(parse_time(clock.time))
     except ValidationError as error:
-        problem = f"{kind}: {_explained(error).message}"
+        problem = f"{kind}: {_explained(error)[1].message}"
     except Invalid as error:
         problem = f"{kind}: {error.message}"
     raise Invalid("control", problem)
@@ -211,29 +217,28 @@ def _validated(contract: TypeAdapter[T], body: dict[str, Any]) -> T:
     try:
         return contract.validate_python(body)
     except ValidationError as error:
-        fault = _explained(error)
-    # Neither raised from the ValidationError nor the very fault that it holds: either would make
-    # a cycle through pydantic's own memory, which no garbage collector sees.
+        field, fault = _explained(error)
+    if field in _AFTER_TIME:
+        _time(body)  # its fault comes first, if it has one
+    # Not raised where the ValidationError is at hand, which would be kept as its context.
     try:
         raise fault
     finally:
-        del fault  # nor one through this frame
+        del fault  # nor held by this frame, which it holds
 
 
-def _explained(error: ValidationError) -> Invalid:
-    """The first fault that pydantic found, in words."""
+def _explained(error: ValidationError) -> tuple[str, Invalid]:
+    """The first fault that pydantic found: the field, and what is wrong in words."""
     first = error.errors(include_url=False)[0]
-    cause = first.get("ctx", {}).get("error")
-    if isinstance(cause, Invalid):
-        return Invalid(cause.reason, cause.message)
     if first["type"].startswith("union_tag"):
         wanted = "one of track, identify, page, screen, group expected"
-        return Invalid("schema", f"type: {wanted}, got {shown(first['input'].get('type'))}")
+        given = shown(first["input"].get("type"))
+        return "type", Invalid("schema", f"type: {wanted}, got {given}")
     field = str(first["loc"][-1])[:100] if first["loc"] else "value"
     if first["type"] == "missing":
-        return Invalid("schema", f"{field}: missing")
+        return field, Invalid("schema", f"{field}: missing")
     reason = _FIELD_FAULTS.get(field, "schema")
-    return Invalid(reason, f"{field}: {first['msg']}, got {shown(first['input'])}")
+    return field, Invalid(reason, f"{field}: {first['msg']}, got {shown(first['input'])}")
 
 
 def _object(value: bytes | None) -> dict[str, Any]:
