@@ -7,8 +7,9 @@ authority, which either accepts it after all or says what is wrong, for the dead
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import compress, count
 from typing import Any, NamedTuple
 
@@ -143,15 +144,16 @@ class Reader:
             candidates = [i for i in candidates if wanted[i]]
         calls, done = _decode_all(self._decode, records.values, candidates)
         times = _times([c.timestamp for c in calls], [records.appended[i] for i in done])
+        customers = _customers(calls)
+        good = np.array([customer is not None for customer in customers], bool)
+        good &= (times >= call.EARLIEST_MS) & (times < call.END_MS)
+        if not good.all():
+            calls, done, customers = _kept(good, calls, done, customers)
+            times = times[good]
         kinds, names = self._kinds(calls)
         values, good = self._values(np.array(kinds, np.int64), calls)
-        good &= (times >= call.EARLIEST_MS) & (times < call.END_MS)
-        customers = _customers(calls)
-        good &= np.array([customer is not None for customer in customers], bool)
         if not good.all():
-            calls, done, kinds, names, customers = (
-                list(compress(column, good)) for column in (calls, done, kinds, names, customers)
-            )
+            calls, done, customers, kinds, names = _kept(good, calls, done, customers, kinds, names)
             times, values = times[good], values[good]
         # Who it is about comes last: only customers of accepted calls get a code.
         found.meet(customers)
@@ -233,13 +235,17 @@ class Reader:
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             # Judged as the float64 that counts, as the fast path does.
             if not is_number or not low <= _float(value) <= high:
-                wanted = f"is not a number from {low:g} to {high:g}"
-                raise Invalid("value", f"{_told(declared, value)} {wanted}")
+                raise Invalid("value", f"{_told(declared, value)} is not {_range(low, high)}")
         number = declared.number(value)
         if number is None:
             known = ", ".join(declared.values)
             raise Invalid(declared.reason, f"{_told(declared, value)} is none of {known}")
         return number
+
+
+@lru_cache
+def _range(low: float, high: float) -> str:
+    return f"a number from {low:g} to {high:g}"
 
 
 def _told(field: Field, value: object) -> str:
@@ -345,6 +351,10 @@ def _too_large(records: Records) -> list[Reject]:
         Reject(i, "size", f"the record has {size} bytes: {text}", size)
         for i, size in too_large(records.keys, records.values, records.headers)
     ]
+
+
+def _kept(good: Bools, *columns: list[Any]) -> Iterator[list[Any]]:
+    return (list(compress(column, good)) for column in columns)
 
 
 def _times(moments: list[datetime | None], appended: list[int]) -> Ints:
