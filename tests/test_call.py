@@ -145,6 +145,31 @@ def test_a_wrong_call_is_refused(change: dict[str, Any], reason: str, words: str
     assert (error.reason, words in error.message) == (reason, True), error.message
 
 
+def test_the_first_of_several_faults_counts() -> None:
+    """In the order of `docs/semantics.md`, whatever comes first in the text."""
+    wrong: dict[str, tuple[object, str]] = {
+        "type": ("purchase", "schema"),
+        "userId": (17, "customer"),
+        "messageId": ("", "schema"),
+        "timestamp": ("yesterday", "timestamp"),
+        "event": (None, "schema"),
+        "properties": ([], "schema"),
+        "context": ("web", "schema"),
+    }
+    right = {**TRACK, "messageId": "m-1", "timestamp": None, "properties": {}, "context": {}}
+    for first in range(len(wrong)):
+        left = list(wrong.items())[first:]
+        body = right | {name: value for name, (value, _) in reversed(left)}
+        for mixed in (body, dict(reversed(body.items()))):
+            error = refused(text(mixed))
+            name, (_, reason) = left[0]
+            assert (error.reason, error.message.partition(":")[0]) == (reason, name)
+    nobody = {name: value for name, value in right.items() if name != "userId"}
+    assert refused(text(nobody | {"timestamp": 5})).reason == "timestamp"
+    assert refused(text(nobody | {"context": 5})).reason == "schema"
+    assert refused(text(nobody)).reason == "customer"
+
+
 @pytest.mark.parametrize(
     "extra",
     [
