@@ -167,12 +167,12 @@ class Models(Mapping[int, ModelRecord]):
         return log_ends(self._admin, [TopicPartition(self.topic, 0)])[0]
 
     def _read_to(self, end: int) -> None:
+        deadline = time.monotonic() + PATIENCE
         if self._next < 0:
             # A client that does not know who leads the topic looks again only after a second.
             self._consumer.list_topics(self.topic, timeout=PATIENCE)
             self._consumer.assign([TopicPartition(self.topic, 0, OFFSET_BEGINNING)])
             self._next = 0
-        deadline = time.monotonic() + PATIENCE
         while self._next < end:
             for message in self._consumer.consume(100, 0.05):
                 self._take(message)
