@@ -7,7 +7,8 @@ is replaced only when it is asked to go on: its successor may be at work.
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from queue import Empty, Queue
 from typing import Any
 
@@ -73,8 +74,6 @@ class Transactions:
             "transaction.timeout.ms": int(SECONDS * 1000),
             "delivery.report.only.error": True,
             "on_delivery": self._undelivered,
-            # Without it, poll and flush raise a fatal error amid the calls of `on_delivery`, which
-            # ends in a SystemError; the transactional calls raise it anyway.
             "error_cb": _note_error,
         }
         self._producer: Producer | None = None
@@ -100,7 +99,8 @@ class Transactions:
         self.start()
         self._failed = None
         try:
-            self._transaction(self._producer, fill, offsets, metadata)
+            with _fatal_as_itself():
+                self._transaction(self._producer, fill, offsets, metadata)
         except KafkaException as error:
             why, *where = error.args
             if where:
@@ -142,7 +142,8 @@ class Transactions:
         last = error
         if failed is not None and error.txn_requires_abort():
             try:
-                failed.abort_transaction(SECONDS)
+                with _fatal_as_itself():
+                    failed.abort_transaction(SECONDS)
                 self._producer = failed
             except KafkaException as again:
                 last = again.args[0]
@@ -200,6 +201,21 @@ def within(seconds: float, call: Callable[[], object]) -> None:
             raise error
     finally:
         del error  # it holds this frame, and nothing else would let go of the producer
+
+
+@contextmanager
+def _fatal_as_itself() -> Iterator[None]:
+    """Raise a fatal error of the client as the KafkaException that it is.
+
+    The client (2.16.1, `error_cb` in its confluent_kafka.c) leaves it pending while it goes on to
+    call `on_delivery`, and Python ends whatever is called then with a SystemError.
+    """
+    try:
+        yield
+    except SystemError as error:
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 def _note_error(error: KafkaError) -> None:

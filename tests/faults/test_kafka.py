@@ -14,7 +14,7 @@ from segstream.shell import offsets
 from segstream.shell.kafka import KafkaSource
 from segstream.shell.local import Servers
 from segstream.shell.models import Models
-from segstream.shell.transaction import Transactions
+from segstream.shell.transaction import Fenced, Transactions
 from tests.faults.scene import scene
 from tests.integration.deployment import deployment, wait
 from tests.test_rename import PLAIN
@@ -121,6 +121,30 @@ def test_a_transaction_ends_although_the_broker_dies_within(
         transactions.commit(lambda p: p.produce(topic, b"then", partition=0), places, metadata)
         assert at.read("customer-events", 0)[-1].value() == b"then"
         consumer.close()
+
+
+@pytest.mark.parametrize("records", [1, 300])
+def test_a_fenced_transaction_says_so_even_amid_delivery_reports(
+    servers: Servers, unique: Callable[[str], str], tmp_path: Path, records: int
+) -> None:
+    """The client leaves its fatal error pending while it reports what was not delivered."""
+    with deployment(servers, tmp_path, unique("kafka")) as at:
+        at.create()
+        topic, slot = at.topic("customer-events"), unique("slot")
+        frozen, successor = Transactions(at.kafka, slot), Transactions(at.kafka, slot)
+
+        def freezes(producer: Producer) -> None:
+            producer.produce(topic, b"first", partition=0)
+            producer.flush(10)
+            successor.start()
+            for _ in range(records):
+                producer.produce(topic, b"too late", partition=0)
+            producer.flush(10)
+
+        with pytest.raises(Fenced, match="another worker uses the same slot"):
+            frozen.commit(freezes)
+        frozen.commit(lambda producer: producer.produce(topic, b"asked to go on", partition=0))
+        assert [record.value() for record in at.read("customer-events", 0)] == [b"asked to go on"]
 
 
 def test_a_broker_that_dies_and_comes_back(
