@@ -335,7 +335,10 @@ def assert_read_alike(reader: str, values: list[bytes | None], headers: list[Any
         assert_equal(watched.decode(*arguments), authority.decode(*arguments))  # type: ignore[arg-type]
 
 
-def test_the_fast_path_accepts_what_the_authority_accepts_and_reads_the_same() -> None:
+def test_the_fast_path_accepts_what_the_authority_accepts_and_reads_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("segstream.core.event.AT_ONCE", 4)  # and so in more than one piece
     total: Counter[str] = Counter()
     before = READERS["full"][0].taken
 

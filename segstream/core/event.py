@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
-from itertools import compress, count
+from itertools import compress, count, repeat
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,6 +24,8 @@ from segstream.core.field import Field, Fields
 from segstream.core.forward import APPENDED, LARGEST, UNREADABLE, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
 
+AT_ONCE = 1_000
+"""Records that are read together: so few that what is made of them is still in the cache."""
 _TELLING = ("ce_type", "content-type", APPENDED, UNREADABLE[0][0])
 Control = ModelControl | ClockControl
 Ints = npt.NDArray[np.int64]
@@ -132,10 +134,27 @@ class Reader:
 
         Only what can be skimmed: skipping the fields that are not read overlooks nothing there.
         """
+        done: list[int] = []
+        customers: list[str] = []
+        for start in range(0, len(records), AT_ONCE):
+            some, who = self._skim(records, start, partition, found.columns, wanted)
+            done += some
+            customers += who
+        # Who it is about comes last: only customers of accepted calls get a code.
+        found.meet(customers)
+        found.columns.code.extend(map(found.codes.__getitem__, customers))
+        return done
+
+    def _skim(
+        self, records: Records, start: int, partition: int, columns: "Columns", wanted: Bools
+    ) -> tuple[list[int], list[str]]:
+        """The plain calls among AT_ONCE records: columns but for `code`; indices and customers."""
         short = call.MAX_DEPTH  # and so not nested too deep, whatever it is
+        stop = start + AT_ONCE
+        parts = zip(records.values[start:stop], records.headers[start:stop], strict=True)
         candidates = [
             i
-            for i, (value, headers) in enumerate(zip(records.values, records.headers, strict=True))
+            for i, (value, headers) in enumerate(parts, start)
             if value
             and ((len(value) <= short and value.isascii()) or call.skimmable(value))
             and (not headers or _is_plain(headers))
@@ -155,12 +174,8 @@ class Reader:
         if not good.all():
             calls, done, customers, kinds, names = _kept(good, calls, done, customers, kinds, names)
             times, values = times[good], values[good]
-        # Who it is about comes last: only customers of accepted calls get a code.
-        found.meet(customers)
-        columns = found.columns
         columns.record.extend(done)
         columns.time.extend(times.tolist())
-        columns.code.extend(map(found.codes.__getitem__, customers))
         columns.message.extend(
             c.messageId or f"{partition}-{records.offsets[i]}"
             for c, i in zip(calls, done, strict=True)
@@ -168,7 +183,7 @@ class Reader:
         columns.kind.extend(kinds)
         columns.name.extend(names)
         columns.values.append(values)
-        return done
+        return done, customers
 
     def _kinds(self, calls: list[Any]) -> tuple[list[int], list[str]]:
         """The kind and the name of each call."""
@@ -272,7 +287,7 @@ class _Found(NamedTuple):
     def meet(self, customers: Iterable[str]) -> None:
         """Give the first customers of all their codes."""
         self.codes.update(zip(dict.fromkeys(customers), count(), strict=False))
-        self.raw_ids.extend(c.removeprefix("a:").encode() for c in self.codes)
+        self.raw_ids.extend(map(str.encode, map(str.removeprefix, self.codes, repeat("a:"))))
 
     def code(self, customer: str, raw_id: str) -> int:
         """The code of a customer, a new one if it is the first time."""
