@@ -61,7 +61,7 @@ cluster-faults: .venv/.ready-dev ## Three Kafka nodes: rolling restarts, leaders
 
 docs: .venv/.ready-dev ## Write what is generated: schemas and reference pages
 	@$(BIN)/python scripts/make_schemas.py
-	@$(BIN)/python scripts/make_docs.py
+	@$(BIN)/python -m scripts.reference
 
 clean: ## Remove .venv and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist

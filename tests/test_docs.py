@@ -13,7 +13,8 @@ from confluent_kafka import KafkaException, Producer
 
 from consumers.credentials import SUFFIX, takes_file
 from consumers.settings import KAFKA_PREFIX, VARIABLES, load
-from scripts.make_docs import EXAMPLE, commands, pages, parameters
+from scripts.reference.commands import commands, parameters
+from scripts.reference.pages import EXAMPLE, pages
 from segstream.core.batch import Checkpoint
 from segstream.core.mapping import parse
 from segstream.core.record import Change, Membership, Sample
