@@ -20,7 +20,7 @@ from consumers.settings import ClockSettings, RedisSettings, Settings
 from consumers.setup import plan_of
 from segstream.core.record import ModelRecord
 from segstream.shell.kafka_trainer import KafkaPress
-from segstream.shell.local import Server, Servers, local_servers
+from segstream.shell.local import LASTING, Server, Servers, local_servers
 from segstream.shell.local.children import Family
 from segstream.shell.redis import RedisStore
 from segstream.shell.redis_client import connect
@@ -272,7 +272,7 @@ def stage(settings: Settings, directory: Path, tell: Tell) -> Iterator[Stage]:
     """Servers on their cores; they and all segmenters are stopped on the way out."""
     with ExitStack() as stack:
         stack.enter_context(aside())
-        servers = stack.enter_context(local_servers(directory, progress=tell))
+        servers = stack.enter_context(local_servers(directory, kafka_jvm=LASTING, progress=tell))
         here = settings.model_copy(
             update={
                 "kafka": {"bootstrap.servers": servers.bootstrap_servers},

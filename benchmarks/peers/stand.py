@@ -25,7 +25,7 @@ from consumers.processes import environment_of
 from consumers.settings import ClockSettings, RedisSettings, load
 from consumers.setup import plan_of
 from segstream.shell.kafka_trainer import KafkaPress
-from segstream.shell.local import Server, Servers, local_servers
+from segstream.shell.local import LASTING, Server, Servers, local_servers
 from segstream.shell.local.children import Family
 from segstream.shell.redis import RedisStore
 from segstream.shell.redis_client import connect
@@ -108,7 +108,8 @@ def stand(directory: Path, tell: Tell) -> Iterator[Stand]:
     where = cores()
     with ExitStack() as stack:
         stack.enter_context(aside())
-        servers = stack.enter_context(local_servers(directory / "servers", progress=tell))
+        home = directory / "servers"
+        servers = stack.enter_context(local_servers(home, kafka_jvm=LASTING, progress=tell))
         redis = stack.enter_context(connect(servers.redis_url))
         yield Stand(servers, redis, directory, None if where is None else where[0], tell)
 

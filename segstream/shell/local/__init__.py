@@ -7,6 +7,7 @@ They die with this process, whatever kills it.
 
 from segstream.shell.local.children import Server
 from segstream.shell.local.jars import LocalUnavailable, fetch
+from segstream.shell.local.kafka import LASTING
 from segstream.shell.local.servers import Servers, local_servers
 
-__all__ = ["LocalUnavailable", "Server", "Servers", "fetch", "local_servers"]
+__all__ = ["LASTING", "LocalUnavailable", "Server", "Servers", "fetch", "local_servers"]

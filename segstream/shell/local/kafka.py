@@ -15,9 +15,16 @@ from segstream.shell.local.children import Family, Server
 from segstream.shell.local.plan import HOST, Plan
 
 JVM_FLAGS = (
-    "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData",
-    "-Djava.awt.headless=true", "-Dlog4j2.configurationFile=log4j2.properties",
+    "-XX:-UsePerfData", "-Djava.awt.headless=true",
+    "-Dlog4j2.configurationFile=log4j2.properties",
 )  # fmt: skip
+QUICK = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""Small, and soon up; but a request costs twice as much as in the long run it could."""
+LASTING = (
+    "-Xmx1g", "-Xms1g", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+)  # fmt: skip
+"""As Kafka's own script starts it: for those who measure."""
 # To standard output, which is the server's log file.
 LOG4J = {
     "status": "error",

