@@ -34,7 +34,7 @@ guards: .venv/.ready-dev ## Take each guard of the delivery protocol away and se
 mutants: .venv/.ready-dev ## Plant bugs, one at a time, that the quick tests must see (minutes)
 	@$(BIN)/python -m tests.mutants $(ARGS)
 
-bench: .venv/.ready-dev ## Measure how fast it is, write docs/performance.md: 25 minutes (ARGS=--quick: 2)
+bench: .venv/.ready-dev ## Measure how fast it is, write docs/performance.md: 30 minutes (ARGS=--quick: 2)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-check: .venv/.ready-dev ## Count the core's instructions per event: none may be lost (needs valgrind)

@@ -69,9 +69,9 @@ def _stages(quick: bool) -> list[dict[str, Any]]:
 
 
 def _latency(quick: bool) -> dict[str, Any]:
-    plan = latency.Plan(100_000, (0.1, 0.5, 0.8), 2_000, 30, SAMPLE)
+    plan = latency.Plan(100_000, (0.1, 0.5, 0.8), 2_000, 30, SAMPLE, 180)
     if quick:
-        plan = latency.Plan(20_000, (0.5,), 2_000, 6, _SMALL)
+        plan = latency.Plan(20_000, (0.5,), 2_000, 6, _SMALL, 6)
     return latency.run(plan, tell)
 
 

@@ -238,13 +238,15 @@ METHOD = """\
   after it (every 4 ms), whatever became of those before; the sender is idempotent, as is usual, and
   so has at most five requests under way. The latency of a change is the time at which a
   `read_committed` consumer in a process of its own (`fetch.wait.max.ms = 5`) has it in hand, less
-  the time at which the event was due that it names. The first 10 s are left out: Java is still
-  compiling. p99.9 is shown where at least one change is expected beyond it.
+  the time at which the event was due that it names. The first 10 s of each rate are left out, and
+  before all of them come three minutes at 2,000 events/s, in which the broker's Java compiles, on
+  the core that it shares with all but the segmenter. p99.9 is shown where at least one change is
+  expected beyond it.
 - **Highest rate**: what is done in a second while a sender keeps 20,000 events under way.
 - **Start**: from the start of the process, with events waiting in the log, until the first batch is
   published and written; looked at every 5 ms.
 - **Redis per customer**: rise of `used_memory` by writing the customers, over their number.
-- By hand: `make bench` (about 25 minutes), `make bench ARGS=--quick` (does it hold?), and each part
+- By hand: `make bench` (about 30 minutes), `make bench ARGS=--quick` (does it hold?), and each part
   alone: `python -m benchmarks end-to-end`, `stages`, `latency`, `workers`, `memory`.
 """
 
