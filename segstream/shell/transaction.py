@@ -99,7 +99,7 @@ class Transactions:
         self.start()
         self._failed = None
         try:
-            with _fatal_as_itself():
+            with _fatal_as_itself(self._producer):
                 self._transaction(self._producer, fill, offsets, metadata)
         except KafkaException as error:
             why, *where = error.args
@@ -140,9 +140,11 @@ class Transactions:
         log.info("transaction failed: %s", error.str())
         failed, self._producer = self._producer, None
         last = error
-        if failed is not None and error.txn_requires_abort():
+        # `produce` says only that something was fatal; this says what.
+        fatal = error.code() == KafkaError._FATAL  # noqa: SLF001
+        if failed is not None and (fatal or error.txn_requires_abort()):
             try:
-                with _fatal_as_itself():
+                with _fatal_as_itself(failed):
                     failed.abort_transaction(SECONDS)
                 self._producer = failed
             except KafkaException as again:
@@ -204,17 +206,18 @@ def within(seconds: float, call: Callable[[], object]) -> None:
 
 
 @contextmanager
-def _fatal_as_itself() -> Iterator[None]:
+def _fatal_as_itself(producer: Any) -> Iterator[None]:
     """Raise a fatal error of the client as the KafkaException that it is.
 
     The client (2.16.1, `error_cb` in its confluent_kafka.c) leaves it pending while it goes on to
-    call `on_delivery`, and Python ends whatever is called then with a SystemError.
+    call `on_delivery`. Python ends whatever is called then with a SystemError, or, when it has
+    optimised the call, loses the error, and the client's own call ends with one.
     """
     try:
         yield
-    except SystemError as error:
-        if isinstance(error.__cause__, KafkaException):
-            raise error.__cause__ from None
+    except SystemError:
+        # What is fatal stays so, and is told before anything else is done.
+        producer.abort_transaction(SECONDS)
         raise
 
 
