@@ -119,6 +119,8 @@ def test_a_transaction_ends_although_the_broker_dies_within(
             transactions.commit(dies, places, metadata)
         back.join()
         transactions.commit(lambda p: p.produce(topic, b"then", partition=0), places, metadata)
+        # The markers may still be on their way: the broker has only just come back.
+        wait(lambda: bool(at.read("customer-events", 0)), "what was committed is seen")
         assert at.read("customer-events", 0)[-1].value() == b"then"
         consumer.close()
 
