@@ -241,13 +241,10 @@ def run(plan: Plan, tell: Tell) -> dict[str, Any]:
         rows = []
         for share in (None, *plan.shares):
             rate = float(plan.rate) if share is None else round(share * top, -2)
-            tell(f"{rate:,.0f} events/s for {plan.seconds:.0f} s")
-            rows.append(
-                {
-                    "share": share,
-                    **row(paced(on, int(rate * (plan.seconds + SETTLING)), rate), rate),
-                }
-            )
+            seconds = SETTLING + plan.seconds
+            tell(f"{rate:,.0f} events/s for {seconds:.0f} s")
+            found = paced(on, int(rate * seconds), rate)
+            rows.append({"share": share, **row(found, rate)})
     return {"customers": plan.customers, "highest_per_second": round(top), "rates": rows}
 
 

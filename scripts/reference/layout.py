@@ -31,16 +31,9 @@ FIELD_MEANINGS = {
 def layout_section() -> str:
     """The part of schemas/redis-state.md that follows from `window.Layout` (preset retail)."""
     layout = Function(load({}).definition).layout
-    names = {
-        "counts": layout.counts,
-        "sums": layout.sums,
-        "bits": layout.bits,
-        "seen": layout.recencies,
-        "lasts": layout.lasts,
-    }
     rows = [
         f"| {layout.dtype.fields[field][1]} | {_dtype_text(layout, field)} | `{field}` | "
-        f"{FIELD_MEANINGS[field].format(', '.join(f'`{n}`' for n in names.get(field, [])))} |"
+        f"{FIELD_MEANINGS[field].format(_listed(layout.blocks.get(field, [])))} |"
         for field in layout.dtype.names or ()
         if layout.dtype.fields is not None
     ]
@@ -82,6 +75,10 @@ only when they are written, so a silent customer's ring stands where it was.
 refused: they were written under another configuration. What tells configurations apart is the
 longer layout digest in `meta` and in the group offset, which also covers what the bytes mean.
 """
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _head_size(layout: Layout) -> int:

@@ -42,21 +42,13 @@ def state_differences(layout: Layout, there: bytes | None, wanted: bytes | None)
         yield f"the State has {len(there)} bytes, not {len(wanted)}"
         return
     left, right = (np.frombuffer(blob, layout.dtype)[0] for blob in (there, wanted))
-    names = {
-        "counts": layout.counts,
-        "sums": layout.sums,
-        "bits": layout.bits,
-        "seen": layout.recencies,
-        "lasts": layout.lasts,
-        "lasts_at": layout.lasts,
-    }
     for field in layout.dtype.names or ():
         if left[field].tobytes() == right[field].tobytes():
             continue
-        if field not in names:
+        if field not in layout.blocks:
             yield from differences(left[field].tolist(), right[field].tolist(), field)
             continue
-        for i, measure in enumerate(names[field]):
+        for i, measure in enumerate(layout.blocks[field]):
             ours, theirs = (state[field][i].tolist() for state in (left, right))
             yield from differences(ours, theirs, f"{field} of {measure}")
 

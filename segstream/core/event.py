@@ -159,7 +159,7 @@ class Reader:
             and ((len(value) <= short and value.isascii()) or call.skimmable(value))
             and (not headers or _is_plain(headers))
         ]
-        if not wanted.all():
+        if not wanted[start:stop].all():
             candidates = [i for i in candidates if wanted[i]]
         calls, done = _decode_all(self._decode, records.values, candidates)
         times = _times([c.timestamp for c in calls], [records.appended[i] for i in done])

@@ -76,6 +76,15 @@ class Layout:
         recent = {t.measure for t in terms if isinstance(t, Recency)}
         self.recencies = [n for n in measures if n in recent]
         self.lasts = [n for n in measures if kinds[n] == "last"] + list(definition.traits)
+        self.blocks = {
+            "counts": self.counts,
+            "sums": self.sums,
+            "bits": self.bits,
+            "seen": self.recencies,
+            "lasts": self.lasts,
+            "lasts_at": self.lasts,
+        }
+        """Fields of a State with an entry per measure or trait, and which these are, in order."""
         self._windows = {
             name: [(t, t.length // self.pane_ms) for t in windows if t.measure == name]
             for name in used

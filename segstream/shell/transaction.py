@@ -33,7 +33,7 @@ PRODUCER = {
     # Above the largest dead letter; what a topic takes is its own setting.
     "message.max.bytes": 12 << 20,
 }
-FENCED = KafkaError._FENCED  # noqa: SLF001 (the client's own name for it)
+FENCED, FATAL = KafkaError._FENCED, KafkaError._FATAL  # noqa: SLF001 (the client's own names)
 DENIED = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "Read or Write on the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "Read on the group",
@@ -140,9 +140,7 @@ class Transactions:
         log.info("transaction failed: %s", error.str())
         failed, self._producer = self._producer, None
         last = error
-        # `produce` says only that something was fatal; this says what.
-        fatal = error.code() == KafkaError._FATAL  # noqa: SLF001
-        if failed is not None and (fatal or error.txn_requires_abort()):
+        if failed is not None and error.txn_requires_abort():
             try:
                 with _fatal_as_itself(failed):
                     failed.abort_transaction(SECONDS)
@@ -209,15 +207,17 @@ def within(seconds: float, call: Callable[[], object]) -> None:
 def _fatal_as_itself(producer: Any) -> Iterator[None]:
     """Raise a fatal error of the client as the KafkaException that it is.
 
-    The client (2.16.1, `error_cb` in its confluent_kafka.c) leaves it pending while it goes on to
-    call `on_delivery`. Python ends whatever is called then with a SystemError, or, when it has
-    optimised the call, loses the error, and the client's own call ends with one.
+    `produce` says only that there is one. And the client (2.16.1, `error_cb` in confluent_kafka.c)
+    leaves it pending while it goes on to call `on_delivery`: Python ends whatever is called then
+    with a SystemError, or, when it has optimised the call, loses the error, and the client's own
+    call ends with one.
     """
     try:
         yield
-    except SystemError:
-        # What is fatal stays so, and is told before anything else is done.
-        producer.abort_transaction(SECONDS)
+    except (SystemError, KafkaException) as error:
+        if isinstance(error, SystemError) or error.args[0].code() == FATAL:
+            # What is fatal stays so, and is told before anything else is done.
+            producer.abort_transaction(SECONDS)
         raise
 
 
