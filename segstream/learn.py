@@ -28,7 +28,7 @@ from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 from segstream.core import choice, drift, expression, kmeans, lifecycle
 from segstream.core.calendar import instant_ms
 from segstream.core.feature import Vectors
-from segstream.core.model import coordinates
+from segstream.core.model import Space
 from segstream.core.name import Vocabulary, name_segments
 from segstream.core.output import ms_text, number
 from segstream.core.panel import Panel
@@ -113,7 +113,7 @@ def fit(
         raise ValueError("no customers to learn from")
     raw = panel.matrix(customers)
     features = fit_space(training.features, raw)
-    z = coordinates(raw, features)
+    z = Space(features).coordinates(raw)
     before = np.array([held.get(customer, 0) for customer in customers])
     version = 1 if parent is None else parent.model + 1
     chosen = _choice(training, z, parent, at, version)

@@ -21,7 +21,7 @@ from benchmarks.quality.rivals import NightlyBatch, matched
 from consumers.simulate import write_truth
 from segstream.core import kmeans
 from segstream.core.calendar import DAY
-from segstream.core.model import coordinates
+from segstream.core.model import Space
 from segstream.shop import Shop
 from tests.retail import TRAINING
 
@@ -41,7 +41,7 @@ class TestInertia:
     def test_a_batch_against_itself_is_one(self) -> None:
         raw = np.random.default_rng(1).gamma(1.0, 50.0, (400, 6)).astype(np.float32)
         fitted, relabelled = NightlyBatch(TRAINING).fit(raw)
-        z = coordinates(raw, fitted.space)
+        z = Space(fitted.space).coordinates(raw)
         own = kmeans.squares(z, fitted.centres).min(axis=1).sum()
         assert compare.inertia(z, fitted.labels(raw)) / own == pytest.approx(1.0, abs=1e-6)
         assert relabelled == 0

@@ -16,7 +16,7 @@ from benchmarks.quality.figures import Figures, figures_of
 from benchmarks.quality.play import Night, Play, Unusable
 from benchmarks.quality.rivals import NightlyBatch, RiverLoop
 from segstream.core.feature import Vectors
-from segstream.core.model import Model, coordinates
+from segstream.core.model import Model, Space
 from segstream.core.output import ms_text
 
 #: nights from one silhouette to the next, and customers it is taken of (its cost is quadratic)
@@ -74,7 +74,7 @@ def _night(
     if model is None:
         raise AssertionError("no model yet")
     fitted, relabelled = batch.fit(raw)
-    z = coordinates(raw, fitted.space)
+    z = Space(fitted.space).coordinates(raw)
     nearest, (by_river, river_relabelled) = _nearest(model, raw), river.labels(raw)
     ours = {"batch": fitted.labels(raw), "model": nearest, "river": by_river}
     ours["emitted"] = np.where(night.emitted > 0, night.emitted, nearest)  # newcomers of today

@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans  # type: ignore[import-untyped]
 from benchmarks.quality.compare import Floats, Ints
 from segstream.core import kmeans
 from segstream.core.feature import Vectors
-from segstream.core.model import coordinates
+from segstream.core.model import Space
 from segstream.core.record import ModelFeature
 from segstream.learn import Training
 from segstream.space import fit_space
@@ -27,7 +27,7 @@ class Fitted(NamedTuple):
 
     def labels(self, raw: Vectors) -> Ints:
         """The id of the nearest centre of raw vectors."""
-        z = coordinates(raw, self.space)
+        z = Space(self.space).coordinates(raw)
         return np.asarray(self.ids[kmeans.squares(z, self.centres).argmin(axis=1)])
 
 
@@ -46,7 +46,7 @@ class NightlyBatch:
     def fit(self, raw: Vectors) -> tuple[Fitted, int]:
         """Tonight's model; how many customers it puts elsewhere than yesterday's would."""
         space = fit_space(self.training.features, raw)
-        z = coordinates(raw, space).astype(np.float64)
+        z = Space(space).coordinates(raw).astype(np.float64)
         found = KMeans(self.training.k, n_init=TRIES, random_state=self.seed).fit(z)
         centres: Floats = found.cluster_centers_
         labels = kmeans.squares(z, centres).argmin(axis=1)

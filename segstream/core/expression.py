@@ -8,6 +8,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ _DURATION = re.compile(r"([1-9]\d{0,8})([smhd])")
 _WINDOW = re.compile(r"\[\s*(\w+)\s*\]")
 
 
+@lru_cache
 def parse_duration(text: str) -> int:
     """`30s`, `15m`, `6h`, `90d` in milliseconds; ValueError otherwise."""
     match = _DURATION.fullmatch(text)

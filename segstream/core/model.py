@@ -1,5 +1,7 @@
 """An immutable version of the model: Vectors → distances to segments. Scoring never calls River."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,23 +12,32 @@ from segstream.core.record import ModelFeature, ModelRecord
 Longs = npt.NDArray[np.int64]
 
 
-def coordinates(raw: Vectors, features: list[ModelFeature]) -> Vectors:
-    """Raw values [n, d] in model space [n, d]: fill, transform, clip, standardise, weight.
+class Space:
+    """Where customers are compared: how raw values become coordinates. Compiled from features."""
 
-    float64 throughout, then rounded to float32, so that a last bit that differs between
-    processors does not decide.
-    """
-    fill = np.array([f.fill for f in features])
-    low, high = np.array([f.clip for f in features]).T
-    x = np.where(np.isnan(raw), fill, raw.astype(np.float64))
-    logs = [j for j, f in enumerate(features) if f.transform == "log1p"]
-    x[:, logs] = np.log1p(np.maximum(x[:, logs], 0.0))
-    x = np.minimum(np.maximum(x, low), high)
-    x -= [f.mean for f in features]
-    x /= [f.scale for f in features]
-    x *= [f.weight for f in features]
-    space: Vectors = x.astype(np.float32)
-    return space
+    def __init__(self, features: Sequence[ModelFeature]) -> None:
+        self._fill = np.array([f.fill for f in features])
+        self._low, self._high = np.array([f.clip for f in features]).T
+        self._logs = [j for j, f in enumerate(features) if f.transform == "log1p"]
+        self._mean = np.array([f.mean for f in features])
+        self._scale = np.array([f.scale for f in features])
+        self._weight = np.array([f.weight for f in features])
+
+    def coordinates(self, raw: Vectors) -> Vectors:
+        """Raw values [n, d] in model space [n, d]: fill, transform, clip, standardise, weight.
+
+        float64 throughout, then rounded to float32, so that a last bit that differs between
+        processors does not decide.
+        """
+        x = np.where(np.isnan(raw), self._fill, raw.astype(np.float64))
+        if self._logs:
+            x[:, self._logs] = np.log1p(np.maximum(x[:, self._logs], 0.0))
+        x = np.minimum(np.maximum(x, self._low), self._high)
+        x -= self._mean
+        x /= self._scale
+        x *= self._weight
+        space: Vectors = x.astype(np.float32)
+        return space
 
 
 class Model:
@@ -36,6 +47,7 @@ class Model:
         self.record = record
         self.version = record.model
         self.features = Features(feature.expression for feature in record.features)
+        self._space = Space(record.features)
         segments = sorted(record.segments, key=lambda s: s.segment)
         self.ids: Longs = np.array([s.segment for s in segments], np.int64)
         self.names = {s.segment: s.name for s in segments}
@@ -43,8 +55,8 @@ class Model:
         self.index = {segment: i for i, segment in enumerate(self.ids.tolist())}
 
     def coordinates(self, raw: Vectors) -> Vectors:
-        """See `coordinates`."""
-        return coordinates(raw, self.record.features)
+        """See `Space.coordinates`."""
+        return self._space.coordinates(raw)
 
     def distances(self, space: Vectors) -> Floats:
         """Euclidean distances float64 [n, segments], summed in feature order.

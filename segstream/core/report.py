@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from segstream.core import forward, output
-from segstream.core.batch import Batch, Position, Span, minutes_of
+from segstream.core.batch import Batch, Ints, Position, Span, minutes_of
 from segstream.core.event import Reject
 from segstream.core.expression import MINUTE, Floats
 from segstream.core.feature import Vectors
@@ -136,22 +136,19 @@ class Report:
             order = (tick[0], 0, tick[1], 0, customer.encode())
             self._say("samples", order, b"%016x" % hash64, None)
 
-    def samples(self, found: SpanRows, hashes: Sequence[int], vectors: Vectors, name: str) -> None:
-        """The raw vectors of panel customers at their ticks. `hashes`: of each group."""
-        rows = np.flatnonzero(found.panel >= 0)
-        columns = (
-            found.rows.group[rows],
-            found.panel[rows],
-            found.minute[rows],
-            found.record[rows],
-        )
-        for vector, (group, level, minute, record) in zip(
-            vectors[rows].tolist(), zip(*(c.tolist() for c in columns), strict=True), strict=True
+    def samples(
+        self, found: SpanRows, rows: Ints, hashes: Sequence[int], vectors: Vectors, name: str
+    ) -> None:
+        """Raw vectors of panel customers at their ticks. `hashes`, `vectors`: of each of `rows`."""
+        code = found.code[found.rows.group[rows]]
+        columns = (code, found.panel[rows], found.minute[rows], found.record[rows])
+        for vector, hash64, (code_, level, minute, record) in zip(
+            vectors.tolist(), hashes, zip(*(c.tolist() for c in columns), strict=True), strict=True
         ):
-            customer = self.customers[found.code[group]]
+            customer = self.customers[code_]
             value = output.sample(self.partition.number, level, minute, name, vector)
             order = (record, 0, minute, 0, customer.encode())
-            self._say("samples", order, b"%016x" % hashes[group], value)
+            self._say("samples", order, b"%016x" % hash64, value)
 
     def day_markers(self, span: Span) -> None:
         """This partition's clock has passed these midnights."""

@@ -167,6 +167,8 @@ def _duplicates(code: Ints, messages: Hashes, people: People) -> Bools:
     again = order[1:][key[order][1:] == key[order][:-1]]
     suspect[again] = True
     repeated = np.zeros(len(code), bool)
+    if not suspect.any():
+        return repeated
     for customer in np.unique(code[suspect]).tolist():
         mine = np.flatnonzero(code == customer)
         accepted = int(people.states["accepted"][customer])
@@ -212,7 +214,9 @@ def _people(
 
     While there is no Model only ticks of the panel count, and the panel may shrink meanwhile.
     """
-    people = work.people
+    people, is_tick = work.people, table.minute >= 0
+    if not len(newcomers) and not is_tick.any():
+        return table, np.full(len(is_tick), -1), []
     leaving = _leaving(table, people, work.layout)
     levels = {c: level_of(int(people.states["hash"][c])) for c in newcomers.tolist()}
     levels |= {c: level_of(int(people.states["hash"][c])) for c in leaving}
@@ -238,7 +242,6 @@ def _people(
     keys = 2 * table.record + (table.minute < 0)
     at = np.searchsorted([key for key, _ in steps], keys, "right") - 1
     level = np.array([level for _, level in steps])[at]
-    is_tick = table.minute >= 0
     own = _levels(people.states["hash"][table.code]) if is_tick.any() else level
     panel = np.where(is_tick & (own >= level), level, -1)
     keep = ~is_tick | (panel >= 0) | bool(span.model)

@@ -174,11 +174,10 @@ class _Step:
         terms, saturated = self.layout.advance(states, rows)
         self.count("saturated", saturated)
         accepted = self.accept(states, rows)
-        vectors = self.function.features.vectorize(terms, len(rows.at))
         changed = accepted
         if span.model:
             changed = changed | self.decide(span, found, states, terms)
-        self.report.samples(found, states["hash"].tolist(), vectors, self.function.features_id)
+        self.samples(found, states, terms)
         if not whole:
             people.states[found.code[changed]] = states[changed]
         people.dirty[found.code[changed]] = True
@@ -222,6 +221,16 @@ class _Step:
             self.changes[move.cause] += 1
             self.move_count(move.left, move.entered)
         return changed
+
+    def samples(self, found: SpanRows, states: States, terms: dict[Term, Floats]) -> None:
+        """The raw vectors of panel customers at their ticks."""
+        rows = np.flatnonzero(found.panel >= 0)
+        if not len(rows):
+            return
+        some = {term: values[rows] for term, values in terms.items()}
+        vectors = self.function.features.vectorize(some, len(rows))
+        hashes = states["hash"][found.rows.group[rows]].tolist()
+        self.report.samples(found, rows, hashes, vectors, self.function.features_id)
 
     def forget(self, span: Span, code: int, record: int, minute: int, level: int) -> None:
         """A customer silent for two windows leaves: null records, State deleted."""

@@ -236,6 +236,10 @@ class Layout:
             self._last(terms, name, states["lasts"][:, i], states["lasts_at"][:, i], rows)
         return terms, cut
 
+    def _latest(self, ring: Ints, length: int, pane: int) -> Ints:
+        """The slots of the latest panes, [groups, length], in any order."""
+        return ring if length == self.panes else ring[:, (pane - np.arange(length)) % self.panes]
+
     def _reaches(self, name: str, rows: Rows) -> Bools:
         return self._takes[name][rows.kind]
 
@@ -248,28 +252,36 @@ class Layout:
         cells: "_Cells",
     ) -> int:
         """A count or sum: its windows after each row, and its ring after the last one."""
-        reaches = self._reaches(name, rows)
         measure = self.definition.measures[name]
-        if measure.kind == "count":
-            unit, added = 1, reaches.astype(np.int64)
-        else:
-            unit = 10**measure.decimals
-            values = np.where(reaches, rows.values[:, self._field[name]], np.nan)
-            added = minor_units(values, measure.decimals)
-            if measure.money:
-                self._convert(name, values, rows, added)
-        added, cut = _fitting(ring, rows, cells, added)
+        unit = 1 if measure.kind == "count" else 10**measure.decimals
+        before = {
+            term: self._latest(ring, length, rows.pane).sum(axis=1, dtype=np.int64)[rows.group]
+            for term, length in self._windows[name]
+        }
+        reaches = self._reaches(name, rows)
+        if not reaches.any():  # few events reach few measures
+            terms.update({term: total / unit for term, total in before.items()})
+            return 0
+        added, cut = _fitting(ring, rows, cells, self._added(name, reaches, rows))
         for term, length in self._windows[name]:
-            slots = (rows.pane - np.arange(length)) % self.panes
-            before = ring if length == self.panes else ring[:, slots]
             within = added if length == self.panes else np.where(cells.age < length, added, 0)
-            total = before.sum(axis=1, dtype=np.int64)[rows.group] + running_sum(rows, within)
-            terms[term] = total / unit
+            terms[term] = (before[term] + running_sum(rows, within)) / unit
         now = np.add.reduceat(np.where(cells.age == 0, added, 0), rows.first)
         ring[:, cells.now] += now.astype(ring.dtype)
         late = np.flatnonzero((cells.age != 0) & (added != 0))
         np.add.at(ring, (rows.group[late], cells.slot[late]), added[late].astype(ring.dtype))
         return cut
+
+    def _added(self, name: str, reaches: Bools, rows: Rows) -> Ints:
+        """What each row adds, in whole units of the ring."""
+        measure = self.definition.measures[name]
+        if measure.kind == "count":
+            return reaches.astype(np.int64)
+        values = np.where(reaches, rows.values[:, self._field[name]], np.nan)
+        added = minor_units(values, measure.decimals)
+        if measure.money:
+            self._convert(name, values, rows, added)
+        return added
 
     def _convert(self, name: str, values: Floats, rows: Rows, added: Ints) -> None:
         """Replace amounts in other currencies by their worth in the base one, in place."""
@@ -291,8 +303,7 @@ class Layout:
         """How many of the declared values occurred, one bit per value and pane."""
         position = np.where(self._reaches(name, rows), rows.values[:, self._field[name]], np.nan)
         for term, length in self._windows[name]:
-            slots = (rows.pane - np.arange(length)) % self.panes
-            before = np.bitwise_or.reduce(ring[:, slots], axis=1)
+            before = np.bitwise_or.reduce(self._latest(ring, length, rows.pane), axis=1)
             total = np.zeros(len(rows.at))
             for value in range(len(self.definition.measures[name].values)):
                 had = (before >> np.array(value, ring.dtype)) & np.array(1, ring.dtype)
@@ -351,7 +362,7 @@ def running_latest(rows: Rows, times: Ints, start: Ints) -> Ints:
 
 def _fitting(ring: Ints, rows: Rows, cells: _Cells, added: Ints) -> tuple[Ints, int]:
     """What of each added value still fits into its pane, in log order; how many were cut."""
-    limit = np.iinfo(ring.dtype).max
+    limit = 2 ** (8 * ring.dtype.itemsize) - 1
     there = ring[rows.group, cells.slot].astype(np.int64)
     if int(there.max(initial=0)) + int(added.sum()) <= limit:
         return added, 0
