@@ -23,7 +23,7 @@ from segstream.core.calendar import DAY, instant_ms
 from segstream.core.config import Definition
 from segstream.core.event import Headers, Records
 from segstream.core.expression import Floats, Term
-from segstream.core.feature import Features, Vectors
+from segstream.core.feature import Vectors
 from segstream.core.model import Model
 from segstream.core.output import Output, ms_text
 from segstream.core.record import ModelActivated, ModelRecord
@@ -207,29 +207,24 @@ def _control(kind: str) -> list[tuple[str, bytes | None]]:
 
 
 class Watch(Layout):
-    """The core's layout and features, which also keep the Vectors after events."""
+    """The core's layout, which also keeps the Vectors after events."""
 
     def __init__(self, definition: Definition, function: Function) -> None:
         super().__init__(definition, function.fields)
         self._features, self._fields = function.features, len(function.fields)
-        self._rows: Rows | None = None
         self._seen: list[Vectors] = []
-        function.layout, function.features = self, _Looking(definition, self)
+        function.layout = self
 
     def clear(self) -> None:
         self._seen = []
 
     def advance(self, states: States, rows: Rows) -> tuple[dict[Term, Floats], int]:
-        self._rows = rows
-        return super().advance(states, rows)
-
-    def note(self, vectors: Vectors) -> None:
-        """The Vectors of the rows that were advanced last."""
-        if self._rows is None:
-            return
-        event = self._rows.event
-        mine = np.flatnonzero(event >= 0)
-        self._seen.append(vectors[mine[np.argsort(event[mine])]])
+        terms, cut = super().advance(states, rows)
+        mine = np.flatnonzero(rows.event >= 0)
+        in_order = mine[np.argsort(rows.event[mine])]
+        after = {term: values[in_order] for term, values in terms.items()}
+        self._seen.append(self._features.vectorize(after, len(in_order)))
+        return terms, cut
 
     def seen(self) -> Vectors:
         if not self._seen:
@@ -245,14 +240,3 @@ class Watch(Layout):
         rows = Rows(each, each, each, np.full(n, at), none, none, none, values, at // self.pane_ms)
         terms, _ = super().advance(states, rows)
         return self._features.vectorize(terms, n)
-
-
-class _Looking(Features):
-    def __init__(self, definition: Definition, watch: Watch) -> None:
-        super().__init__(column.expression for column in definition.columns().values())
-        self._watch = watch
-
-    def vectorize(self, terms: Any, rows: int) -> Vectors:
-        vectors = super().vectorize(terms, rows)
-        self._watch.note(vectors)
-        return vectors
