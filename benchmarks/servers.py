@@ -19,6 +19,7 @@ from consumers.processes import environment_of
 from consumers.settings import ClockSettings, RedisSettings, Settings
 from consumers.setup import plan_of
 from segstream.core.record import ModelRecord
+from segstream.ports import Write
 from segstream.shell.kafka_trainer import KafkaPress
 from segstream.shell.local import LASTING, Server, Servers, local_servers
 from segstream.shell.local.children import Family
@@ -85,7 +86,7 @@ class Stage:
         for partition, end in self._ends().items():
             there = None
             for outcome in self.who.outcomes(self.settings, partition, end):
-                if not self._store.write(partition, there, outcome):
+                if not self._store.write([Write(partition, there, outcome)]):
                     raise RuntimeError(
                         "Redis took no States: it was too slow, or is not ours alone"
                     )

@@ -22,6 +22,7 @@ from segstream.core.model import Model
 from segstream.core.record import ModelActivated, ModelRecord
 from segstream.core.step import Function, Outcome, Partition
 from segstream.core.window import States
+from segstream.ports import Write
 from segstream.testing.memory import MemoryStore
 
 SAMPLE = 20_000
@@ -75,10 +76,11 @@ def compute(
         decoded = function.decode(part, where)
         batch = function.gather(part, decoded, base, models)
         customers = function.touched(batch, base, [])
-        states = (customers, store.load(where.number, customers)[1])
+        states = (customers, store.load({where.number: customers})[where.number][1])
         outcome = function.step(batch, base, where, models, states)
         there = store.meta.get(where.number)
-        if not store.write(where.number, None if there is None else there.position, outcome):
+        position = None if there is None else there.position
+        if not store.write([Write(where.number, position, outcome)]):
             raise AssertionError("the store stands elsewhere")
         base, held = outcome.checkpoint, held.part(batch.size)
 

@@ -30,6 +30,7 @@ from segstream.core.model import Model
 from segstream.core.report import Report
 from segstream.core.step import Function, Partition
 from segstream.core.window import Layout
+from segstream.ports import Write
 from segstream.testing.memory import MemoryStore
 
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class Bench:
         self.store = MemoryStore()
         there = None
         for outcome in settled.outcomes(settings, WHERE.number, 0):
-            self.store.write(WHERE.number, there, outcome)
+            self.store.write([Write(WHERE.number, there, outcome)])
             there = outcome.checkpoint.position
         coming = live(
             settled.who, len(ranks), first=made.sent, start=START_MS, customer=customer
@@ -114,9 +115,9 @@ class Bench:
             decoded = timed("decode", lambda: f.decode(part, WHERE))  # noqa: B023
             batch = timed("gather", lambda: f.gather(part, decoded, base, self.models))  # noqa: B023
             customers = f.touched(batch, base, store.due(n, f.due_minutes(batch))[1])
-            states = (customers, store.load(n, customers)[1])
+            states = (customers, store.load({n: customers})[n][1])
             outcome = timed("step", lambda: f.step(batch, base, WHERE, self.models, states))  # noqa: B023
-            if not store.write(n, base.position, outcome):
+            if not store.write([Write(n, base.position, outcome)]):
                 raise AssertionError("the store stands elsewhere")
             base, held = outcome.checkpoint, held.part(batch.size)
             touched += len(customers)

@@ -12,21 +12,33 @@ way: forget the partition, poll, claim it again. Why it holds: `docs/decisions/0
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from segstream.claim import Ground
-from segstream.core.batch import Checkpoint, Position
+from segstream.core.batch import Batch, Checkpoint, Position
 from segstream.core.call import ModelControl
 from segstream.core.event import Records
 from segstream.core.hash import Partitioner
+from segstream.core.model import Model
 from segstream.core.step import Function, Outcome, Partition
 from segstream.core.window import Foreign
-from segstream.ports import Fetched, NotCommitted, Ports, Published, Refused, Unavailable
+from segstream.ports import (
+    Fetched,
+    NotCommitted,
+    Ports,
+    Published,
+    Refused,
+    Unavailable,
+    Write,
+)
 
 T = TypeVar("T")
 SHARE_RECORDS = 1_000
+TOGETHER = 1_000
+"""States that are loaded, or written, in one round trip, if they are of several partitions."""
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +77,16 @@ class Owned:
         while total - self.latest[0][0] >= SHARE_RECORDS:
             total -= self.latest.popleft()[0]
         return sum(n for _, n in self.latest) / total if total >= SHARE_RECORDS else 0.0
+
+
+class Gathered(NamedTuple):
+    """A batch, and the customers whose States it needs."""
+
+    partition: int
+    base: Checkpoint
+    batch: Batch
+    models: Mapping[int, Model]
+    customers: list[str]
 
 
 class Computed(NamedTuple):
@@ -122,11 +144,11 @@ class Worker:
             if fetched.metadata is None:
                 return  # no member of the group: nothing may be published, so nothing is computed
             self._claim_all()
-            computed = [c for p in list(self.owned) if (c := self._compute(p)) is not None]
+            computed = list(self._compute_all())
             batches = [c for c in computed if not self._halts(c)]
             self._publish(batches, fetched.metadata)
-            for batch in batches:
-                self._write(batch)
+            for some in grouped(batches, lambda c: len(c.outcome.writes)):
+                self._write(some)
             self._keep_time()
             if self._lazy_due():
                 self.follow(fetched.metadata)
@@ -192,15 +214,26 @@ class Worker:
     def _tell_ready(self) -> None:
         self.observer.ready(p for p, own in self.owned.items() if own.ready)
 
-    # -- one batch --------------------------------------------------------------------
+    # -- the batches of a turn --------------------------------------------------------
 
-    def _compute(self, partition: int) -> Computed | None:
-        """Load States and compute what a partition holds; None if nothing, or to be reclaimed."""
+    def _compute_all(self) -> Iterator[Computed]:
+        """What all partitions hold; without those to be reclaimed."""
+        gathered = (g for p in list(self.owned) if (g := self._gather(p)) is not None)
+        for some in grouped(gathered, lambda g: len(g.customers)):
+            wanted = {g.partition: g.customers for g in some}
+            loaded = self.timed("load", partial(self.store.load, wanted))
+            for one in some:
+                computed = self._compute(one, *loaded[one.partition])
+                if computed is not None:
+                    yield computed
+
+    def _gather(self, partition: int) -> Gathered | None:
+        """Read what a partition holds, up to whose States are needed; None: it has nothing."""
         own = self.owned[partition]
         if not own.ready or own.held is None:
             return None
         base, records = own.checkpoint, own.held
-        where = Partition(partition, self.partitions, self.partitioner, self.topic)
+        where = self._where(partition)
         decoded = self.timed("decode", lambda: self.function.decode(records, where))
         named = [c.version for _, c in decoded.controls if isinstance(c, ModelControl)]
         if any(version not in self.models.at_hand() for version in named):
@@ -214,26 +247,46 @@ class Worker:
         due: list[str] = []
         if minutes:
             there, due = self.timed("load", lambda: self.store.due(partition, minutes))
-            if _position(there, own) != base.position:
-                self.reclaim(partition, f"the store stands at {_position(there, own)}")
+            if self._elsewhere(partition, there):
                 return None
         customers = self.function.touched(batch, base, due)
-        there, blobs = self.timed("load", lambda: self.store.load(partition, customers))
-        if _position(there, own) != base.position:
-            self.reclaim(partition, f"the store stands at {_position(there, own)}")
+        return Gathered(partition, base, batch, models, customers)
+
+    def _elsewhere(self, partition: int, there: Checkpoint | None) -> bool:
+        """Whether the store stands elsewhere than this worker does; then it is reclaimed."""
+        own = self.owned[partition]
+        # Absent means: nothing was written yet.
+        stands = Position(own.published.origin, 0) if there is None else there.position
+        if stands == own.checkpoint.position:
+            return False
+        self.reclaim(partition, f"the store stands at {stands}")
+        return True
+
+    def _compute(
+        self, gathered: Gathered, there: Checkpoint | None, blobs: list[bytes | None]
+    ) -> Computed | None:
+        """The batch on its States; None if the partition is to be reclaimed."""
+        partition, base, batch, models, customers = gathered
+        if self._elsewhere(partition, there):
             return None
+        own, states = self.owned[partition], (customers, blobs)
+        where = self._where(partition)
         try:
             outcome = self.timed(
-                "step", lambda: self.function.step(batch, base, where, models, (customers, blobs))
+                "step", lambda: self.function.step(batch, base, where, models, states)
             )
         except Foreign as error:
             raise Refused(
                 f"partition {partition} cannot be computed: {error}. Find out who else writes to "
                 "Redis; then restore it, or delete the partition's keys to compute them again"
             ) from error
-        own.held = records.part(batch.size) if batch.size < len(records) else None
+        records, size = batch.records, batch.size
+        own.held = records.part(size) if size < len(records) else None
         position = None if there is None else there.position
-        return Computed(partition, base, position, outcome, records.appended, batch.size)
+        return Computed(partition, base, position, outcome, records.appended, size)
+
+    def _where(self, partition: int) -> Partition:
+        return Partition(partition, self.partitions, self.partitioner, self.topic)
 
     def _halts(self, computed: Computed) -> bool:
         """Whether a partition has too many dead letters to go on: before it publishes them."""
@@ -287,20 +340,18 @@ class Worker:
     def _beyond(self, partition: int, position: Position) -> Published:
         return self.owned[partition].published._replace(position=position)
 
-    def _write(self, computed: Computed) -> None:
-        """States and Checkpoint, if the store still says N."""
-        own = self.owned[computed.partition]
-        written = self.timed(
-            "write",
-            lambda: self.store.write(computed.partition, computed.there, computed.outcome),
-        )
-        if not written:
-            self.reclaim(computed.partition, "another position was written meanwhile")
-            return
-        self.observer.batch(computed.partition, computed.size, computed.outcome, computed.base)
-        own.checkpoint = computed.outcome.checkpoint
-        self._stands(computed.partition)
-        self._lazy_records += computed.size
+    def _write(self, batches: list[Computed]) -> None:
+        """States and Checkpoints, where the store still says N."""
+        writes = [Write(c.partition, c.there, c.outcome) for c in batches]
+        written = self.timed("write", lambda: self.store.write(writes))
+        for computed in batches:
+            if computed.partition not in written:
+                self.reclaim(computed.partition, "another position was written meanwhile")
+                continue
+            self.observer.batch(computed.partition, computed.size, computed.outcome, computed.base)
+            self.owned[computed.partition].checkpoint = computed.outcome.checkpoint
+            self._stands(computed.partition)
+            self._lazy_records += computed.size
 
     def _stands(self, partition: int) -> None:
         own = self.owned[partition]
@@ -347,9 +398,22 @@ class Worker:
         return result
 
 
-def _position(checkpoint: Checkpoint | None, own: Owned) -> Position:
-    """Absent means: nothing was written yet."""
-    return Position(own.published.origin, 0) if checkpoint is None else checkpoint.position
+def grouped(items: Iterable[T], states: Callable[[T], int]) -> Iterator[list[T]]:
+    """Some at a time: of many small batches the round trip to the store costs most.
+
+    A large one stays alone: it would only keep the store from all others for longer.
+    """
+    some: list[T] = []
+    total = 0
+    for item in items:
+        number = states(item)
+        if some and total + number > TOGETHER:
+            yield some
+            some, total = [], 0
+        some.append(item)
+        total += number
+    if some:
+        yield some
 
 
 def joined(first: Records, second: Records) -> Records:

@@ -12,6 +12,7 @@ from segstream.core.model import Model
 from segstream.core.output import Output
 from segstream.core.record import ModelRecord
 from segstream.core.step import Function, Partition
+from segstream.ports import Write
 from segstream.testing.memory import MemoryStore
 from tests.oracle import Record
 
@@ -42,9 +43,9 @@ class Replay:
         batch = function.gather(records, decoded, base, self.models, ticks)
         _, due = self.store.due(0, function.due_minutes(batch))
         customers = function.touched(batch, base, due)
-        there, blobs = self.store.load(0, customers)
+        there, blobs = self.store.load({0: customers})[0]
         outcome = function.step(batch, base, self.partition, self.models, (customers, blobs))
-        assert self.store.write(0, None if there is None else there.position, outcome)
+        assert self.store.write([Write(0, None if there is None else there.position, outcome)])
         self.checkpoint = outcome.checkpoint
         self.outputs += outcome.outputs
         self.batches += 1

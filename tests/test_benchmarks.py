@@ -21,6 +21,7 @@ from segstream.core.hash import customer_hash, level_of
 from segstream.core.model import Model
 from segstream.core.row import People
 from segstream.core.step import Function, Partition
+from segstream.ports import Write
 from segstream.testing.memory import MemoryStore
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -101,7 +102,7 @@ class TestSettled:
         )
         store, there = MemoryStore(), None
         for outcome in settled.outcomes(one, 0, 0):
-            assert store.write(0, there, outcome)
+            assert store.write([Write(0, there, outcome)])
             there = outcome.checkpoint.position
         coming = live(settled.who, 3_000, first=made.sent, start=START_MS).records()
         models = {made.record.model: Model(made.record)}

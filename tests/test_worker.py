@@ -4,12 +4,13 @@ A partition with too many dead letters is halted, if that was asked for; the oth
 """
 
 import logging
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from segstream.core.check import define
 from segstream.core.step import Function
-from segstream.ports import Ports
+from segstream.ports import Loaded, Ports, Write
 from segstream.shell.metrics import SegmenterMetrics
 from segstream.testing.log import MemoryLog
 from segstream.testing.memory import (
@@ -19,7 +20,7 @@ from segstream.testing.memory import (
     MemorySource,
     MemoryStore,
 )
-from segstream.worker import SHARE_RECORDS, Limits, Worker
+from segstream.worker import SHARE_RECORDS, Limits, Worker, grouped
 from tests.harness import RETAIL
 
 PARTITIONS = 2
@@ -114,13 +115,47 @@ def test_who_starts_again_goes_on_behind_the_last_batch() -> None:
     assert scene.store.meta[0].offset == scene.letters() == 2_000
 
 
+def test_small_batches_share_a_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(1.0)
+    scene.turns(bad=0, good=0, times=1)
+    asked: list[list[int]] = []
+    written: list[list[int]] = []
+    load, write = scene.store.load, scene.store.write
+
+    def loading(wanted: Mapping[int, list[str]]) -> dict[int, Loaded]:
+        asked.append(list(wanted))
+        return load(wanted)
+
+    def writing(writes: Sequence[Write]) -> set[int]:
+        written.append([w.partition for w in writes])
+        return write(writes)
+
+    monkeypatch.setattr(scene.store, "load", loading)
+    monkeypatch.setattr(scene.store, "write", writing)
+    scene.turns(bad=0, good=1, times=2)
+    assert asked == written == [[0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([], []),
+        ([0, 0], [[0, 0]]),
+        ([400, 600, 1], [[400, 600], [1]]),
+        ([1, 5_000, 1, 1], [[1], [5_000], [1, 1]]),
+    ],
+)
+def test_a_large_batch_stays_alone(sizes: list[int], groups: list[list[int]]) -> None:
+    assert list(grouped(sizes, lambda size: size)) == groups
+
+
 def test_what_the_store_refuses_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next load would notice; but until then the worker would say that it had been done."""
     scene = Scene(1.0)
     scene.turns(bad=1, good=0, times=2)
     registry = scene.metrics.metrics.registry
     assert registry.get_sample_value("segstream_batch_records_count") == 2  # one per partition
-    monkeypatch.setattr(scene.store, "write", lambda *_: False)
+    monkeypatch.setattr(scene.store, "write", lambda _: set())
     scene.turns(bad=1, good=0, times=1)
     assert registry.get_sample_value("segstream_batch_records_count") == 2  # one per partition
     assert registry.get_sample_value("segstream_reclaims_total") == 2  # of both partitions

@@ -31,6 +31,7 @@ from segstream.core.step import Function, Partition
 from segstream.core.table import Numbered
 from segstream.core.window import Layout, Rows, States
 from segstream.learn import Training
+from segstream.ports import Write
 from segstream.shell.river import CustomerKMeans
 from segstream.testing.memory import MemoryStore
 from segstream.testing.trainer import MemoryTopics, memory_ports
@@ -185,9 +186,9 @@ class _Partition:
         batch = function.gather(records, decoded, base, self.models, 10**9)
         _, due = self.store.due(0, function.due_minutes(batch))
         customers = function.touched(batch, base, due)
-        there, blobs = self.store.load(0, customers)
+        there, blobs = self.store.load({0: customers})[0]
         outcome = function.step(batch, base, _WHERE, self.models, (customers, blobs))
-        if not self.store.write(0, None if there is None else there.position, outcome):
+        if not self.store.write([Write(0, None if there is None else there.position, outcome)]):
             raise AssertionError("the store stands elsewhere")
         self.checkpoint = outcome.checkpoint
         return batch.size, outcome.outputs

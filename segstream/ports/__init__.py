@@ -3,7 +3,7 @@
 `segstream/shell` has the real parts, `segstream/testing` public in-memory ones.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from segstream.core.batch import Checkpoint, Position
@@ -77,6 +77,18 @@ class Source(Protocol):
     def pause(self, partition: int) -> None: ...
 
 
+Loaded = tuple[Checkpoint | None, list[bytes | None]]
+"""Of one partition: the Checkpoint and, as of the same instant, the States that were asked for."""
+
+
+class Write(NamedTuple):
+    """What a batch leads to, and where its partition stands before it (None: nowhere yet)."""
+
+    partition: int
+    base: Position | None
+    outcome: Outcome
+
+
 class Store(Protocol):
     """States and Checkpoints. All methods may raise Unavailable."""
 
@@ -89,12 +101,14 @@ class Store(Protocol):
     def due(self, partition: int, minutes: list[int]) -> tuple[Checkpoint | None, list[str]]:
         """The Checkpoint and, as of the same instant, the customers of these minutes."""
 
-    def load(
-        self, partition: int, customers: list[str]
-    ) -> tuple[Checkpoint | None, list[bytes | None]]: ...
+    def load(self, wanted: Mapping[int, list[str]]) -> Mapping[int, Loaded]:
+        """By partition: customers, and their States."""
 
-    def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
-        """Write if the store stands at `base` (None: absent) or has this already; else False."""
+    def write(self, writes: Sequence[Write]) -> set[int]:
+        """Write each whose partition stands at its base; those that are there then.
+
+        Each whole or not at all. One that is there already counts as well: a reply was lost.
+        """
 
 
 class Sink(Protocol):

@@ -5,16 +5,17 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from typing import Any, TypeVar
 
 import msgspec
-from redis import Redis, WatchError
+from redis import Redis, RedisCluster, WatchError
 
-from segstream.core.batch import Checkpoint, Position
+from segstream.core.batch import Checkpoint
 from segstream.core.step import Outcome
-from segstream.ports import Announced, Refused, Unavailable
+from segstream.ports import Announced, Loaded, Refused, Unavailable, Write
 from segstream.shell.redis_client import ERRORS, Client, ask, failure, primaries
 
 T = TypeVar("T")
@@ -97,45 +98,73 @@ class RedisStore:
         meta, customers = self._of(partition, read)
         return checkpoint_of(meta), [customer.decode() for customer in customers]
 
-    def load(
-        self, partition: int, customers: list[str]
-    ) -> tuple[Checkpoint | None, list[bytes | None]]:
-        start = self.keys.customer(partition, "")
-        keys = [self.keys.meta(partition), *(start + customer for customer in customers)]
-        found: Any = self._of(partition, lambda redis: redis.mget(keys))
-        meta, *blobs = found
-        return checkpoint_of(meta), blobs
+    def load(self, wanted: Mapping[int, list[str]]) -> dict[int, Loaded]:
+        found: dict[int, Loaded] = {}
+        for some in self._together(list(wanted)):
+            found |= self._of(some[0], partial(self._load, {p: wanted[p] for p in some}))
+        return found
 
-    def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
-        return self._of(partition, lambda redis: self._write(redis, partition, base, outcome))
+    def _load(self, wanted: Mapping[int, list[str]], redis: Redis) -> dict[int, Loaded]:
+        with redis.pipeline(transaction=False) as pipe:
+            for partition, customers in wanted.items():
+                start = self.keys.customer(partition, "")
+                pipe.mget([self.keys.meta(partition), *(start + c for c in customers)])
+            replies: list[Any] = pipe.execute()
+        return {
+            partition: (checkpoint_of(meta), blobs)
+            for partition, (meta, *blobs) in zip(wanted, replies, strict=True)
+        }
 
-    def _write(self, redis: Redis, partition: int, base: Position | None, outcome: Outcome) -> bool:
-        meta = self.keys.meta(partition)
-        start = self.keys.customer(partition, "")
+    def write(self, writes: Sequence[Write]) -> set[int]:
+        written: set[int] = set()
+        by_partition = {write.partition: write for write in writes}
+        for some in self._together(list(by_partition)):
+            if self._of(some[0], partial(self._write, [by_partition[p] for p in some])):
+                written.update(some)
+            elif len(some) > 1:  # one stands elsewhere: that is nothing to the others
+                written |= set().union(*(self.write([by_partition[p]]) for p in some))
+        return written
+
+    def _write(self, writes: Sequence[Write], redis: Redis) -> bool:
+        """All of it, in one transaction; False: nothing."""
+        metas = [self.keys.meta(write.partition) for write in writes]
         pipe: Any
         with redis.pipeline(transaction=True) as pipe:
-            pipe.watch(meta)
-            there = checkpoint_of(pipe.get(meta))
-            if there is not None and there.position == outcome.checkpoint.position:
-                return True  # a reply was lost: this very write has happened
-            if (there and there.position) != base:
-                return False
+            pipe.watch(*metas)
+            there = map(checkpoint_of, pipe.mget(metas))
             pipe.multi()
-            states = ((start + customer, blob) for customer, blob in outcome.writes)
-            writes = chain([(meta, msgspec.json.encode(outcome.checkpoint))], states)
-            while some := dict(islice(writes, AT_ONCE)):
-                pipe.mset(some)
-            if outcome.deletes:
-                pipe.delete(*(start + customer for customer in outcome.deletes))
-            for minute, customer in outcome.unindexed:
-                pipe.srem(self.keys.minute(partition, minute), customer)
-            for minute, customer in outcome.indexed:
-                pipe.sadd(self.keys.minute(partition, minute), customer)
+            for write, checkpoint in zip(writes, there, strict=True):
+                stands = None if checkpoint is None else checkpoint.position
+                if stands == write.outcome.checkpoint.position:
+                    continue  # a reply was lost: this very write has happened
+                if stands != write.base:
+                    return False
+                self._put(pipe, write.partition, write.outcome)
             try:
                 pipe.execute()
             except WatchError:
                 return False
         return True
+
+    def _put(self, pipe: Any, partition: int, outcome: Outcome) -> None:
+        start = self.keys.customer(partition, "")
+        meta = self.keys.meta(partition), msgspec.json.encode(outcome.checkpoint)
+        states = ((start + customer, blob) for customer, blob in outcome.writes)
+        writes = chain([meta], states)
+        while some := dict(islice(writes, AT_ONCE)):
+            pipe.mset(some)
+        if outcome.deletes:
+            pipe.delete(*(start + customer for customer in outcome.deletes))
+        for minute, customer in outcome.unindexed:
+            pipe.srem(self.keys.minute(partition, minute), customer)
+        for minute, customer in outcome.indexed:
+            pipe.sadd(self.keys.minute(partition, minute), customer)
+
+    def _together(self, partitions: list[int]) -> list[list[int]]:
+        """Partitions that can be asked for at once: their slots are elsewhere in a cluster."""
+        if isinstance(self._client, RedisCluster):
+            return [[partition] for partition in partitions]
+        return [partitions] if partitions else []
 
     def _of(self, partition: int, call: Callable[[Redis], T]) -> T:
         """On the server that holds the partition."""

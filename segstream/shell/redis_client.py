@@ -153,8 +153,9 @@ def primaries(client: Client) -> list[Redis]:
 def failure(raised: BaseException) -> Exception:
     """What an error of Redis means for a process: Unavailable passes, Refused does not."""
     error = _first(raised)
-    # Inside of transactions what is not allowed comes as another error.
-    why = str(error).rstrip(".")
+    # Inside of transactions what is not allowed comes as another error; and of several commands
+    # the library names the one that failed, with its keys, which are customers.
+    why = str(error).rpartition(" of pipeline caused error: ")[2].rstrip(".")
     denied = isinstance(error, NoPermissionError | AuthorizationError) or "NOPERM" in why
     if denied or "EXEC without MULTI" in why:
         return Refused(
@@ -186,7 +187,7 @@ def failure(raised: BaseException) -> Exception:
             "certificate, the host in SEGSTREAM_REDIS_URL, and SEGSTREAM_REDIS_CA, _CERTIFICATE "
             "and _KEY"
         )
-    return Unavailable(f"Redis: {error}")
+    return Unavailable(f"Redis: {why}")
 
 
 def _first(error: BaseException) -> BaseException:

@@ -7,13 +7,21 @@ both against the same tests. Public, so that users can test their own configurat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from segstream.core.batch import Checkpoint, Position
+from segstream.core.batch import Checkpoint
 from segstream.core.event import Records
 from segstream.core.model import Model
 from segstream.core.output import Output, ms_text
 from segstream.core.record import ModelRecord
 from segstream.core.step import Outcome
-from segstream.ports import Announced, Fetched, NotCommitted, Published, Refused
+from segstream.ports import (
+    Announced,
+    Fetched,
+    Loaded,
+    NotCommitted,
+    Published,
+    Refused,
+    Write,
+)
 from segstream.testing.log import LogRecord, MemoryLog, Transaction
 
 
@@ -122,13 +130,19 @@ class MemoryStore:
         customers = [c for minute in minutes for c in index.get(minute, ())]
         return self.meta.get(partition), customers
 
-    def load(
-        self, partition: int, customers: list[str]
-    ) -> tuple[Checkpoint | None, list[bytes | None]]:
+    def load(self, wanted: Mapping[int, list[str]]) -> dict[int, Loaded]:
+        return {p: self._load(p, customers) for p, customers in wanted.items()}
+
+    def _load(self, partition: int, customers: list[str]) -> Loaded:
         states = self.states.get(partition, {})
         return self.meta.get(partition), [states.get(c) for c in customers]
 
-    def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
+    def write(self, writes: Sequence[Write]) -> set[int]:
+        return {write.partition for write in writes if self.written(write)}
+
+    def written(self, write: Write) -> bool:
+        """Whether this one is there now."""
+        partition, base, outcome = write
         there = self.meta.get(partition)
         if there is not None and there.position == outcome.checkpoint.position:
             return True

@@ -16,7 +16,7 @@ from consumers import settings
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.restore import Renewed
 from segstream.core.step import Outcome
-from segstream.ports import Announced, Refused, Unavailable
+from segstream.ports import Announced, Refused, Unavailable, Write
 from segstream.shell import access
 from segstream.shell.local.plan import HOST
 from segstream.shell.redis import Keys, RedisStore
@@ -56,7 +56,7 @@ def outcome(offset: int, text: bytes, **more: Any) -> Outcome:
 
 def filled(store: RedisStore, partition: int) -> Outcome:
     first = outcome(1, b"first", indexed=[(7, name) for name in CUSTOMERS])
-    assert store.write(partition, None, first)
+    assert store.write([Write(partition, None, first)])
     return first
 
 
@@ -99,12 +99,12 @@ def test_each_partition_is_where_its_slot_is(cluster: Cluster, store: RedisStore
         used.add(holder)
         keys = cluster.clients[holder].keys(store.keys.all(partition))
         assert len(keys) == len(CUSTOMERS) + 2
-        there, found = store.load(partition, [*CUSTOMERS, "nobody"])
+        there, found = store.load({partition: [*CUSTOMERS, "nobody"]})[partition]
         assert there is not None
         assert there.offset == 1
         assert found == [b"first"] * len(CUSTOMERS) + [None]
         assert sorted(store.due(partition, [6, 7, 8])[1]) == sorted(CUSTOMERS)
-        assert not store.write(partition, Position(5, 0), outcome(9, b"wrong"))
+        assert not store.write([Write(partition, Position(5, 0), outcome(9, b"wrong"))])
     assert used == {0, 1, 2}, "the test was to use all nodes"
 
 
@@ -124,9 +124,9 @@ def test_a_partition_is_replaced_and_no_other(store: RedisStore, client: Client)
         filled(store, partition)
     new = Renewed(Checkpoint(9, 0, "layout"), {"c-1": b"anew"}, {7: ["c-1"]})
     replace(client, store.keys, 0, new)
-    assert store.load(0, CUSTOMERS[:3]) == (new.checkpoint, [None, b"anew", None])
+    assert store.load({0: CUSTOMERS[:3]})[0] == (new.checkpoint, [None, b"anew", None])
     assert store.due(0, [7]) == (new.checkpoint, ["c-1"])
-    assert store.load(1, CUSTOMERS)[1] == [b"first"] * len(CUSTOMERS)
+    assert store.load({1: CUSTOMERS})[1][1] == [b"first"] * len(CUSTOMERS)
 
 
 # -- slots move -----------------------------------------------------------------------
@@ -141,10 +141,11 @@ def test_a_slot_has_moved(cluster: Cluster, store: RedisStore) -> None:
     assert cluster.move_keys(slot, to) == len(CUSTOMERS) + 2
     cluster.end_move(slot, to)
     second = outcome(2, b"second")
-    assert "Redis moves slots" in unavailable(lambda: store.write(1, Position(1, 0), second))
+    write = Write(1, Position(1, 0), second)
+    assert "Redis moves slots" in unavailable(lambda: store.write([write]))
     assert store.checkpoint(1) == outcome(1, b"").checkpoint
-    assert store.write(1, Position(1, 0), second)
-    assert store.load(1, CUSTOMERS) == (second.checkpoint, [b"second"] * len(CUSTOMERS))
+    assert store.write([write])
+    assert store.load({1: CUSTOMERS})[1] == (second.checkpoint, [b"second"] * len(CUSTOMERS))
     assert len(cluster.clients[to].keys(store.keys.all(1))) == len(CUSTOMERS) + 2
 
 
@@ -160,9 +161,9 @@ def test_a_slot_is_half_way(cluster: Cluster, store: RedisStore) -> None:
     while True:
         assert source == cluster.owner(slot)
         for call in (
-            lambda: store.load(2, [*CUSTOMERS, "nobody"]),
+            lambda: store.load({2: [*CUSTOMERS, "nobody"]})[2],
             lambda: store.due(2, [7, 8]),
-            lambda: store.write(2, Position(1, 0), more),
+            lambda: store.write([Write(2, Position(1, 0), more)]),
         ):
             unavailable(call)
             refused += 1
@@ -171,11 +172,11 @@ def test_a_slot_is_half_way(cluster: Cluster, store: RedisStore) -> None:
         moved += now
     assert moved == len(CUSTOMERS) + 2
     cluster.end_move(slot, to)
-    unavailable(lambda: store.load(2, CUSTOMERS))  # MOVED
-    assert store.load(2, ["newcomer", *CUSTOMERS]) == (
+    unavailable(lambda: store.load({2: CUSTOMERS})[2])  # MOVED
+    assert store.load({2: ["newcomer", *CUSTOMERS]})[2] == (
         outcome(1, b"").checkpoint, [None, *[b"first"] * len(CUSTOMERS)],
     )  # fmt: skip
-    assert store.write(2, Position(1, 0), more)
+    assert store.write([Write(2, Position(1, 0), more)])
     assert sorted(store.due(2, [7, 9])[1]) == sorted([*CUSTOMERS, "newcomer"])
     assert refused > 9
 
@@ -213,7 +214,7 @@ def test_a_slot_moves_between_the_look_and_the_write(
         cluster.end_move(slot, to)
     wait(lambda: cluster.owner(slot, seen_by=to) == to, "the slot is there")
     assert again(lambda: store.checkpoint(4)).offset == 1
-    assert store.load(4, ["newcomer", *CUSTOMERS]) == (
+    assert store.load({4: ["newcomer", *CUSTOMERS]})[4] == (
         outcome(1, b"").checkpoint, [None, *[b"first"] * len(CUSTOMERS)],
     )  # fmt: skip
 
@@ -229,7 +230,7 @@ def test_a_slot_moves_at_once(cluster: Cluster, store: RedisStore) -> None:
     )
     for _ in range(2_000):
         try:
-            assert store.write(5, Position(stands, 0), outcome(stands + 1, b"%d" % stands))
+            assert store.write([Write(5, Position(stands, 0), outcome(stands + 1, b"%d" % stands))])
             stands += 1
         except Unavailable:
             told += 1
@@ -237,7 +238,7 @@ def test_a_slot_moves_at_once(cluster: Cluster, store: RedisStore) -> None:
             break
     assert cluster.owner(slot, seen_by=to) == to
     assert 1 <= told < 20
-    assert store.load(5, CUSTOMERS[:1]) == (
+    assert store.load({5: CUSTOMERS[:1]})[5] == (
         outcome(stands, b"").checkpoint, [b"%d" % (stands - 1)],
     )  # fmt: skip
 
@@ -261,14 +262,14 @@ def test_a_primary_dies_and_comes_back(cluster: Cluster, store: RedisStore) -> N
     for client in cluster.clients:
         client.config_set("cluster-require-full-coverage", "no")
     cluster.kill(dying)
-    unavailable(lambda: store.write(mine, Position(1, 0), outcome(2, b"second")))
+    unavailable(lambda: store.write([Write(mine, Position(1, 0), outcome(2, b"second"))]))
     other = partition_on(cluster, store, home)  # goes on, and so does the check
     store.check()
-    assert store.write(other, Position(1, 0), outcome(2, b"second"))
+    assert store.write([Write(other, Position(1, 0), outcome(2, b"second"))])
     cluster.start(dying)
     cluster.serves()
-    assert again(lambda: store.write(mine, Position(1, 0), outcome(2, b"second")))
-    assert store.load(mine, CUSTOMERS[:1])[1] == [b"second"]
+    assert again(lambda: store.write([Write(mine, Position(1, 0), outcome(2, b"second"))]))
+    assert store.load({mine: CUSTOMERS[:1]})[mine][1] == [b"second"]
 
 
 def test_a_replica_takes_over(cluster: Cluster, store: RedisStore) -> None:
@@ -277,12 +278,12 @@ def test_a_replica_takes_over(cluster: Cluster, store: RedisStore) -> None:
     assert cluster.clients[0].wait(1, 5_000) == 1  # the replica has it all
     cluster.kill(0)
     second = outcome(2, b"second")
-    assert again(lambda: store.write(mine, Position(1, 0), second))
+    assert again(lambda: store.write([Write(mine, Position(1, 0), second)]))
     assert cluster.owner(slot, seen_by=3) == 3
     cluster.start(0)
     cluster.serves()
     wait(lambda: cluster.clients[0].info("replication")["role"] == "slave", "it follows")
-    assert store.load(mine, CUSTOMERS) == (second.checkpoint, [b"second"] * len(CUSTOMERS))
+    assert store.load({mine: CUSTOMERS})[mine] == (second.checkpoint, [b"second"] * len(CUSTOMERS))
 
 
 # -- who is let in, and where ---------------------------------------------------------
@@ -348,7 +349,7 @@ def test_tls_a_user_and_no_more_rights_than_are_printed(tmp_path: Path) -> None:
                 store.check()
                 store.announce(Announced(4, "murmur2", "layout", "topic"))
                 filled(store, 3)
-                assert store.load(3, CUSTOMERS[:1])[1] == [b"first"]
+                assert store.load({3: CUSTOMERS[:1]})[3][1] == [b"first"]
                 with pytest.raises(Refused, match=r"does not allow it: .*segstream rights"):
                     RedisStore(client, "elsewhere").checkpoint(0)
             wrong = {**variables, "SEGSTREAM_REDIS_PASSWORD": "guessed"}

@@ -12,6 +12,7 @@ from segstream.core.batch import Checkpoint
 from segstream.core.footprint import footprint
 from segstream.core.hash import customer_hash
 from segstream.core.step import Function, Outcome
+from segstream.ports import Write
 from segstream.shell.redis import RedisStore
 from tests.faults.traffic import CONFIG
 from tests.redis_cluster import one_redis
@@ -43,7 +44,7 @@ def test_a_customer_takes_what_is_computed(name: str, tmp_path: Path) -> None:
                     {})  # fmt: skip
     with one_redis(tmp_path / "redis") as client:
         before = used(client)
-        assert RedisStore(client, here.namespace).write(3, None, whole)
+        assert RedisStore(client, here.namespace).write([Write(3, None, whole)])
         taken = (used(client) - before) / CUSTOMERS
         allocator = client.info("memory")["mem_allocator"]
     computed = footprint(configured(here), measured(), len(ids[0]))

@@ -28,7 +28,7 @@ from consumers.settings import Settings
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.output import ms_text
 from segstream.core.step import Outcome
-from segstream.ports import Announced, Refused, Unavailable
+from segstream.ports import Announced, Refused, Unavailable, Write
 from segstream.shell.access import Right, enter, rights_of
 from segstream.shell.contract import rights, topics
 from segstream.shell.kafka import KafkaSink
@@ -294,7 +294,7 @@ def exercise(store: RedisStore) -> None:
     store.announced()
     store.checkpoint(99)
     store.due(p, [1, 2])
-    store.load(p, ["somebody"])
+    store.load({p: ["somebody"]})[p]
     there = None
     for offset, born in ((1, True), (2, False)):
         checkpoint = Checkpoint(offset, 0, "layout")
@@ -302,10 +302,11 @@ def exercise(store: RedisStore) -> None:
         deletes = [] if born else ["somebody"]
         births, deaths = ([(1, "somebody")], []) if born else ([], [(1, "somebody")])
         outcome = Outcome(checkpoint, writes, deletes, births, deaths, [], {})
-        assert store.write(p, there, outcome)
-        assert store.write(p, there, outcome), "a repetition is known as one"
+        assert store.write([Write(p, there, outcome)])
+        assert store.write([Write(p, there, outcome)]), "a repetition is known as one"
         there = checkpoint.position
-    assert not store.write(p, Position(77, 0), outcome._replace(checkpoint=Checkpoint(3, 0, "")))
+    third = outcome._replace(checkpoint=Checkpoint(3, 0, ""))
+    assert not store.write([Write(p, Position(77, 0), third)])
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from segstream.core.batch import Checkpoint, Position
+from segstream.core.batch import Checkpoint
 from segstream.core.model import Model
 from segstream.core.output import Output
 from segstream.core.record import ModelRecord
-from segstream.core.step import Outcome
-from segstream.ports import Fetched, NotCommitted, Published, Unavailable
+from segstream.ports import Fetched, NotCommitted, Published, Unavailable, Write
 from segstream.testing.log import MemoryLog, Transaction
 from segstream.testing.memory import MemoryModels, MemorySink, MemorySource, MemoryStore
 from segstream.testing.trainer import MemoryPress
@@ -48,13 +47,28 @@ class Watched:
         return call
 
 
+class WatchedStore(Watched):
+    """Several partitions are written at once, or one after the other and anything in between."""
+
+    def __init__(self, world: "World", actor: "Actor", name: str, port: object) -> None:
+        super().__init__(world, actor, name, port)
+        self._rng = world.rng
+        self._at_once: Any = self.__dict__.pop("write")
+
+    def write(self, writes: Sequence[Write]) -> set[int]:
+        parts = [writes] if self._rng.random() < 0.5 else [[one] for one in writes]
+        return set().union(*map(self._at_once, parts))
+
+
 def shown(result: object) -> str:
     """A result as it enters the trace."""
     if isinstance(result, Fetched):
         offsets = {p: list(r.offsets) for p, r in result.records.items()}
         moved = sorted(result.assigned), sorted(result.revoked)
         return f"{offsets} {sorted(result.at_end)} {moved} {result.metadata is None}"
-    return repr(result) if not isinstance(result, Mapping) else str(sorted(result))
+    if isinstance(result, Mapping) and not all(isinstance(v, tuple) for v in result.values()):
+        return str(sorted(result))  # versions, which have no short name
+    return repr(result)
 
 
 class Log(MemoryLog):
@@ -117,8 +131,9 @@ class Store(MemoryStore):
         self.world.rng.shuffle(customers)
         return meta, customers
 
-    def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
-        written = super().write(partition, base, outcome)
+    def written(self, write: Write) -> bool:
+        partition, *_ = write
+        written = super().written(write)
         if written:
             minutes = {m: set(names) for m, names in self.minutes.get(partition, {}).items()}
             states = dict(self.states.get(partition, {}))

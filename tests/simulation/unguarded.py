@@ -13,8 +13,7 @@ from segstream.claim import Ground
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.hash import Partitioner, message_hashes
 from segstream.core.output import Output
-from segstream.core.step import Outcome
-from segstream.ports import Announced, Fetched, NotCommitted, Ports, Published
+from segstream.ports import Announced, Fetched, Loaded, NotCommitted, Ports, Published, Write
 from segstream.testing.log import Transaction
 from segstream.worker import Computed, Worker
 from tests.simulation.faults import Plan
@@ -134,10 +133,10 @@ class KeepsRevoked(World):
 class NoSwap(World):
     def make_store(self) -> Store:
         class Willing(Store):
-            def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
-                there = self.meta.get(partition)
+            def written(self, write: Write) -> bool:
+                there = self.meta.get(write.partition)
                 now = None if there is None else there.position
-                return super().write(partition, now, outcome)
+                return super().written(write._replace(base=now))
 
         return Willing(self)
 
@@ -160,9 +159,9 @@ class Believing:
         there, customers = self._store.due(partition, minutes)
         return self._believed(partition, there), customers
 
-    def load(self, partition: int, customers: list[str]) -> Any:
-        there, blobs = self._store.load(partition, customers)
-        return self._believed(partition, there), blobs
+    def load(self, wanted: Mapping[int, list[str]]) -> dict[int, Loaded]:
+        found = self._store.load(wanted).items()
+        return {p: (self._believed(p, there), blobs) for p, (there, blobs) in found}
 
 
 class UncheckedLoad(World):
@@ -184,11 +183,11 @@ class NoClockInStore(World):
 
     def make_store(self) -> Store:
         class Coarse(Store):
-            def write(self, partition: int, base: Position | None, outcome: Outcome) -> bool:
-                there = self.meta.get(partition)
+            def written(self, write: Write) -> bool:
+                there, base = self.meta.get(write.partition), write.base
                 if there is not None and base is not None and there.offset == base.offset:
-                    base = there.position
-                return super().write(partition, base, outcome)
+                    write = write._replace(base=there.position)
+                return super().written(write)
 
         return Coarse(self)
 

@@ -20,7 +20,7 @@ from segstream.trainer import Trainer
 from segstream.worker import Limits, Worker
 from tests.simulation.baton import Baton, Pause
 from tests.simulation.faults import EFFECTS, Crash, Plan, Violation
-from tests.simulation.parts import Log, Models, Press, Sink, Source, Store, Watched
+from tests.simulation.parts import Log, Models, Press, Sink, Source, Store, Watched, WatchedStore
 from tests.simulation.traffic import START, VARIANTS, arrivals, rich_setting, setting
 
 TOPIC = "events"
@@ -142,7 +142,8 @@ class World:
         return Trainer(self.setting.training, parts, 0)
 
     def watched(self, actor: Actor, name: str, port: object) -> Any:
-        return Watched(self, actor, name, port)
+        kind = WatchedStore if name == "store" else Watched
+        return kind(self, actor, name, port)
 
     # -- faults -----------------------------------------------------------------------
 
