@@ -56,6 +56,26 @@ class Limits:
 
 
 @dataclass
+class Latest:
+    """The latest batches of a partition, of SHARE_RECORDS records or a little more."""
+
+    batches: deque[tuple[int, int]] = field(default_factory=deque)  # (records, dead letters)
+    records: int = 0
+    letters: int = 0
+
+    def share(self, records: int, letters: int) -> float:
+        """Share of dead letters among the latest records, these included; 0 of too few."""
+        self.batches.append((records, letters))
+        self.records += records
+        self.letters += letters
+        while self.records - self.batches[0][0] >= SHARE_RECORDS:
+            gone, dead = self.batches.popleft()
+            self.records -= gone
+            self.letters -= dead
+        return self.letters / self.records if self.records >= SHARE_RECORDS else 0.0
+
+
+@dataclass
 class Owned:
     """A partition that this worker holds."""
 
@@ -67,16 +87,7 @@ class Owned:
     halted: bool = False  # until the process is started again
     tried: int = 0  # number of the last claim
     last_record: float = 0.0
-    latest: deque[tuple[int, int]] = field(default_factory=deque)
-    """(records, dead letters) of the latest batches, SHARE_RECORDS records or a little more."""
-
-    def share(self, records: int, letters: int) -> float:
-        """Share of dead letters among the latest records, these included; 0 of too few."""
-        self.latest.append((records, letters))
-        total = sum(n for n, _ in self.latest)
-        while total - self.latest[0][0] >= SHARE_RECORDS:
-            total -= self.latest.popleft()[0]
-        return sum(n for _, n in self.latest) / total if total >= SHARE_RECORDS else 0.0
+    latest: Latest = field(default_factory=Latest)
 
 
 class Gathered(NamedTuple):
@@ -292,7 +303,7 @@ class Worker:
         """Whether a partition has too many dead letters to go on: before it publishes them."""
         partition, own = computed.partition, self.owned[computed.partition]
         letters = sum(output.topic == "dead_letters" for output in computed.outcome.outputs)
-        share = own.share(computed.size, letters)
+        share = own.latest.share(computed.size, letters)
         self.observer.share(partition, share)
         if share <= self.limits.dead_share:
             return False

@@ -31,10 +31,12 @@ def murmur2(ids: Sequence[bytes]) -> npt.NDArray[np.uint32]:
         padded = np.array(ids, f"S{words * 4}").view("<u4").reshape(len(ids), words)
     h = _SEED ^ lengths
     whole = lengths >> np.uint32(2)
+    of_all = int(whole.min(initial=words))  # words that even the shortest id has
+    mixed = padded * _M
+    mixed = (mixed ^ (mixed >> np.uint32(24))) * _M
     for column in range(words):
-        k = padded[:, column] * _M
-        k = (k ^ (k >> np.uint32(24))) * _M
-        h = np.where(column < whole, (h * _M) ^ k, h)
+        further = (h * _M) ^ mixed[:, column]
+        h = further if column < of_all else np.where(column < whole, further, h)
     tail = lengths & np.uint32(3)
     # Bytes behind the end are zero in the padding, so the tail is the last word as it stands.
     if words:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from segstream.core.batch import Checkpoint
+from segstream.core.batch import CAUSES, OUTCOMES, Checkpoint
 from segstream.core.calendar import instant_ms
 from segstream.core.drift import STANDS
 from segstream.core.record import Drift, ModelRecord
@@ -159,6 +159,8 @@ TRAINER = (
 )
 
 BY_PARTITION = [m.name.removeprefix("segstream_") for m in SEGMENTER if m.labels == ("partition",)]
+UNLABELLED = {"skewed": "events_skewed_total", "saturated": "values_saturated_total"}
+"""What is counted beside the outcomes of events."""
 _KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
 
 
@@ -184,6 +186,10 @@ class SegmenterMetrics:
 
     def __init__(self) -> None:
         self.metrics = Metrics(SEGMENTER)
+        for name in set(OUTCOMES) - UNLABELLED.keys():
+            self.metrics["events_total"].labels(name)  # from 0 on, so that a first one is a rise
+        for cause in CAUSES:
+            self.metrics["changes_total"].labels(cause)
         self._forwarders: set[tuple[str, str]] = set()
         self._pulse = Pulse()
         self._owned, self._ready, self._halted = set[int](), set[int](), set[int]()
@@ -226,15 +232,12 @@ class SegmenterMetrics:
     def batch(self, partition: int, size: int, outcome: Outcome, before: Checkpoint) -> None:
         after = outcome.checkpoint
         for name, count in after.counts.items():
-            new = count - before.counts[name]
-            if name == "skewed":
-                self.metrics["events_skewed_total"].inc(new)
-            elif name == "saturated":
-                self.metrics["values_saturated_total"].inc(new)
-            else:
-                self.metrics["events_total"].labels(name).inc(new)
+            if new := count - before.counts[name]:  # most are 0, and asking for a label costs
+                of_all = self.metrics[UNLABELLED.get(name, "events_total")]
+                (of_all if name in UNLABELLED else of_all.labels(name)).inc(new)
         for cause, count in after.changes.items():
-            self.metrics["changes_total"].labels(cause).inc(count - before.changes[cause])
+            if new := count - before.changes[cause]:
+                self.metrics["changes_total"].labels(cause).inc(new)
         for (library, hint), count in outcome.strays.items():
             if len(self._forwarders) < FORWARDERS:
                 self._forwarders.add((library, hint))
