@@ -52,6 +52,8 @@ class RedisStore:
 
     def __init__(self, client: Client, namespace: str) -> None:
         self._client = client
+        # The slots of a cluster are on different nodes.
+        self._one_server = not isinstance(client, RedisCluster)
         self.keys = Keys(namespace)
 
     def check(self) -> None:
@@ -99,9 +101,10 @@ class RedisStore:
         return checkpoint_of(meta), [customer.decode() for customer in customers]
 
     def load(self, wanted: Mapping[int, list[str]]) -> dict[int, Loaded]:
+        parts = [wanted] if self._one_server else [{p: names} for p, names in wanted.items()]
         found: dict[int, Loaded] = {}
-        for some in self._together(list(wanted)):
-            found |= self._of(some[0], partial(self._load, {p: wanted[p] for p in some}))
+        for part in filter(None, parts):
+            found |= self._of(next(iter(part)), partial(self._load, part))
         return found
 
     def _load(self, wanted: Mapping[int, list[str]], redis: Redis) -> dict[int, Loaded]:
@@ -116,14 +119,13 @@ class RedisStore:
         }
 
     def write(self, writes: Sequence[Write]) -> set[int]:
-        written: set[int] = set()
-        by_partition = {write.partition: write for write in writes}
-        for some in self._together(list(by_partition)):
-            if self._of(some[0], partial(self._write, [by_partition[p] for p in some])):
-                written.update(some)
-            elif len(some) > 1:  # one stands elsewhere: that is nothing to the others
-                written |= set().union(*(self.write([by_partition[p]]) for p in some))
-        return written
+        # Of several, one that stands elsewhere is nothing to the others: then each alone.
+        if len(writes) > 1 and self._one_server and self._written(writes):
+            return {write.partition for write in writes}
+        return {write.partition for write in writes if self._written([write])}
+
+    def _written(self, writes: Sequence[Write]) -> bool:
+        return self._of(writes[0].partition, partial(self._write, writes))
 
     def _write(self, writes: Sequence[Write], redis: Redis) -> bool:
         """All of it, in one transaction; False: nothing."""
@@ -159,12 +161,6 @@ class RedisStore:
             pipe.srem(self.keys.minute(partition, minute), customer)
         for minute, customer in outcome.indexed:
             pipe.sadd(self.keys.minute(partition, minute), customer)
-
-    def _together(self, partitions: list[int]) -> list[list[int]]:
-        """Partitions that can be asked for at once: their slots are elsewhere in a cluster."""
-        if isinstance(self._client, RedisCluster):
-            return [[partition] for partition in partitions]
-        return [partitions] if partitions else []
 
     def _of(self, partition: int, call: Callable[[Redis], T]) -> T:
         """On the server that holds the partition."""
