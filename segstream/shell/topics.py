@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_INVALID,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     ConfigResource,
@@ -29,8 +36,9 @@ STARTING = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._TIMED_OUT,  # noqa: SLF001 (the client's own name for it)
 )
-"""What a broker answers that has only just come up."""
+"""What is heard of a broker that has only just come up."""
 #: What is said of a topic for a moment after it was created.
 YOUNG = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -189,20 +197,31 @@ def _create_positions(kafka: Mapping[str, Any], plan: Plan) -> list[str]:
 
 def publish(kafka: Mapping[str, Any], plan: Plan, wanted: Mapping[int, Published]) -> None:
     """Set W of some partitions; Kafka takes it only while the group is empty."""
-    consumer = Consumer({**kafka, "group.id": plan.group, "enable.auto.commit": False})
+    admin = AdminClient(dict(kafka))
     places = [
         TopicPartition(plan.name(EVENTS), p, published.position.offset, metadata_of(published))
         for p, published in wanted.items()
     ]
+
+    def ask() -> None:
+        # Not a consumer's `commit`: it has no time limit, and may wait for a minute.
+        asked = ConsumerGroupTopicPartitions(plan.group, places)
+        (future,) = admin.alter_consumer_group_offsets(
+            [asked], request_timeout=SECONDS / 2
+        ).values()
+        for place in future.result().topic_partitions:
+            if place.error is not None:
+                raise KafkaException(place.error)
+
     try:
-        _patiently(lambda: consumer.commit(offsets=places, asynchronous=False))
+        _patiently(ask)
     except KafkaException as error:
-        raise Refused(
-            f"positions of group {plan.group} cannot be created: {error.args[0].str()}. "
-            "Stop all segmenters of this namespace first"
-        ) from error
-    finally:
-        consumer.close()
+        if error.args[0].code() == KafkaError.UNKNOWN_MEMBER_ID:  # it has members, and we are none
+            raise Refused(
+                f"positions of group {plan.group} cannot be set while segmenters are at work: stop "
+                "all of this namespace first"
+            ) from error
+        raise failure(f"positions of group {plan.group}", error.args[0]) from error
 
 
 def _log_start(consumer: Consumer, place: TopicPartition) -> int:

@@ -1,6 +1,7 @@
 """A deployment of its own on the servers that all tests share: topics, processes, what came out."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -119,13 +120,20 @@ class Deployment:
         """Wait until these, and no others, share the group of the process."""
         wait(lambda: self.members(process).keys() == set(slots), f"{process}s {slots}", 40)
 
-    def command(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-        """`segstream …`, to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "consumers", *arguments],
-            env={**os.environ, **self.environment, "COLUMNS": "200"},
-            cwd=HOME, capture_output=True, text=True, timeout=60, check=False, **more,
-        )  # fmt: skip
+    def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """`segstream …`, to its end; one that does not end says where it stood."""
+        command = [sys.executable, "-X", "faulthandler", "-m", "consumers", *arguments]
+        with subprocess.Popen(
+            command, env={**os.environ, **self.environment, "COLUMNS": "200"}, cwd=HOME, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as running:  # fmt: skip
+            try:
+                out, err = running.communicate(typed, timeout=60)
+            except subprocess.TimeoutExpired:
+                running.send_signal(signal.SIGABRT)
+                out, err = running.communicate()
+                raise AssertionError(f"{arguments} did not end:\n{out}\n{err}") from None
+        return subprocess.CompletedProcess(command, running.returncode, out, err)
 
     # -- what is there ----------------------------------------------------------------
 

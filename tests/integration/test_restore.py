@@ -178,7 +178,7 @@ def test_what_would_be_said_twice_is_named(played: Played) -> None:
     group = at.settings.group("segmenter")
     at._admin.delete_consumer_groups([group])[group].result(10)
     played.half.restore(at)
-    done = at.command("restore", "--published", input="n\n")
+    done = at.command("restore", "--published", typed="n\n")
     assert done.returncode == 2
     run = at.command("restore", "--published", "--yes", "--partition", "0")
     assert "changes are published beyond N" in run.stderr
