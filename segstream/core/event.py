@@ -7,10 +7,9 @@ authority, which either accepts it after all or says what is wrong, for the dead
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import compress, count, repeat
+from itertools import chain, compress, count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +22,8 @@ from segstream.core.expression import Floats
 from segstream.core.field import Field, Fields
 from segstream.core.forward import APPENDED, LARGEST, UNREADABLE, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
+from segstream.core.json_text import skimmable, skimmable_all
+from segstream.core.times import NO_TIME, times_of
 
 AT_ONCE = 1_000
 """Records that are read together: so few that what is made of them is still in the cache."""
@@ -91,15 +92,35 @@ class Decoded(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Raw columns of accepted calls; `code` is the position in `customers`."""
+    """Accepted calls, as columns of equal length.
 
-    record: list[int]
-    time: list[int]
-    code: list[int]
+    `record`, `time`, `kind`, `values` as in Events; `customer`, `message` and `name` of each call.
+    """
+
+    record: Ints
+    time: Ints
+    kind: Ints
+    values: Floats
+    customer: list[str]
     message: list[str]
-    kind: list[int]
     name: list[str]
-    values: list[Floats]  # [calls, fields] of some calls each
+
+    def where(self, mask: Bools) -> "Columns":
+        if mask.all():
+            return self
+        return Columns(*(_where(column, mask) for column in self))
+
+    def sorted(self) -> "Columns":
+        """In record order."""
+        order = np.argsort(self.record, kind="stable")
+        rows = order.tolist()
+        return Columns(*(_taken(column, order, rows) for column in self))
+
+    @staticmethod
+    def joined(parts: "Sequence[Columns]") -> "Columns":
+        if len(parts) == 1:
+            return parts[0]
+        return Columns(*map(_joined, zip(*parts, strict=True)))
 
 
 class Reader:
@@ -117,120 +138,86 @@ class Reader:
         partitioner: Partitioner,
     ) -> Decoded:
         """Read records of a partition. Never raises for what a producer can send."""
-        large = _too_large(records)
-        found = _Found(Columns([], [], [], [], [], [], []), {}, [], [], large)
-        slow = np.ones(len(records), bool)
-        slow[[reject.record for reject in large]] = False
-        slow[self._fast(records, partition, found, slow)] = False
-        for i in np.flatnonzero(slow).tolist():
-            self._slow(records, i, partition, found)
-        right, strays = found.placed(records, Place(partition, partitions, partitioner))
-        return found.finished(right, strays, len(self.fields))
+        rest = _Rest([], [], _too_large(records))
+        wanted = np.ones(len(records), bool)
+        wanted[[reject.record for reject in rest.rejects]] = False
+        parts = self._fast(records, partition, wanted)
+        for part in parts:
+            wanted[part.record] = False
+        for i in np.flatnonzero(wanted).tolist():
+            self._slow(records, i, partition, rest)
+        columns = Columns.joined([*parts, *rest.columns()])
+        if rest.calls:  # they stand behind the others
+            columns = columns.sorted()
+        place = Place(partition, partitions, partitioner)
+        events, strays, misplaced = _placed(columns, records, place)
+        controls = sorted(rest.controls, key=lambda c: c[0])
+        return Decoded(events, controls, sorted(rest.rejects + misplaced), strays)
 
-    def _fast(
-        self, records: Records, partition: int, found: "_Found", wanted: npt.NDArray[np.bool_]
-    ) -> list[int]:
-        """Decode plain calls, column by column; the indices of the records that are done.
+    def _fast(self, records: Records, partition: int, wanted: Bools) -> list[Columns]:
+        """Decode plain calls, column by column.
 
         Only what can be skimmed: skipping the fields that are not read overlooks nothing there.
         """
-        done: list[int] = []
-        customers: list[str] = []
-        for start in range(0, len(records), AT_ONCE):
-            some, who = self._skim(records, start, partition, found.columns, wanted)
-            done += some
-            customers += who
-        # Who it is about comes last: only customers of accepted calls get a code.
-        found.meet(customers)
-        found.columns.code.extend(map(found.codes.__getitem__, customers))
-        return done
+        starts = range(0, len(records), AT_ONCE) or [0]
+        return [self._skim(records, start, partition, wanted) for start in starts]
 
-    def _skim(
-        self, records: Records, start: int, partition: int, columns: "Columns", wanted: Bools
-    ) -> tuple[list[int], list[str]]:
-        """The plain calls among AT_ONCE records: columns but for `code`; indices and customers."""
-        short = call.MAX_DEPTH  # and so not nested too deep, whatever it is
-        stop = start + AT_ONCE
-        parts = zip(records.values[start:stop], records.headers[start:stop], strict=True)
-        candidates = [
-            i
-            for i, (value, headers) in enumerate(parts, start)
-            if value
-            and ((len(value) <= short and value.isascii()) or call.skimmable(value))
-            and (not headers or _is_plain(headers))
-        ]
-        if not wanted[start:stop].all():
-            candidates = [i for i in candidates if wanted[i]]
+    def _skim(self, records: Records, start: int, partition: int, wanted: Bools) -> Columns:
+        """The plain calls among AT_ONCE records."""
+        part = slice(start, start + AT_ONCE)
+        candidates = _candidates(records.values[part], records.headers[part], start, wanted[part])
         calls, done = _decode_all(self._decode, records.values, candidates)
+        kinds, names, values, good = self._read(calls)
         times = _times([c.timestamp for c in calls], [records.appended[i] for i in done])
+        good &= times != NO_TIME
         customers = _customers(calls)
-        good = np.array([customer is not None for customer in customers], bool)
-        good &= (times >= call.EARLIEST_MS) & (times < call.END_MS)
-        if not good.all():
-            calls, done, customers = _kept(good, calls, done, customers)
-            times = times[good]
-        kinds, names = self._kinds(calls)
-        values, good = self._values(np.array(kinds, np.int64), calls)
-        if not good.all():
-            calls, done, customers, kinds, names = _kept(good, calls, done, customers, kinds, names)
-            times, values = times[good], values[good]
-        columns.record.extend(done)
-        columns.time.extend(times.tolist())
-        columns.message.extend(
-            c.messageId or f"{partition}-{records.offsets[i]}"
-            for c, i in zip(calls, done, strict=True)
-        )
-        columns.kind.extend(kinds)
-        columns.name.extend(names)
-        columns.values.append(values)
-        return done, customers
+        if not all(customers):
+            good &= np.array([customer is not None for customer in customers], bool)
+        messages = [c.messageId for c in calls]
+        if not all(messages):
+            places = [f"{partition}-{records.offsets[i]}" for i in done]
+            messages = [m or p for m, p in zip(messages, places, strict=True)]
+        record = np.array(done, np.int64)
+        return Columns(record, times, kinds, values, customers, messages, names).where(good)
 
-    def _kinds(self, calls: list[Any]) -> tuple[list[int], list[str]]:
-        """The kind and the name of each call."""
-        tracks, others = self.fields.tracks, self.fields.others
-        names = [c.event if c.TYPE == "track" else c.TYPE for c in calls]
-        kinds = [
-            (tracks if c.TYPE == "track" else others).get(name, 0)
-            for c, name in zip(calls, names, strict=True)
-        ]
-        return kinds, names
-
-    def _values(self, kinds: Ints, calls: list[Any]) -> tuple[Floats, Bools]:
-        """What is read from each call, NaN = missing; which calls are not to be refused."""
+    def _read(self, calls: list[Any]) -> tuple[Ints, list[str], Floats, Bools]:
+        """Of each call its kind, its name and what is read from it, NaN = missing; and which calls
+        are not to be refused."""
+        names: list[str] = [c.event for c in calls]
+        # Some calls are many times of the same sort: each sort is looked up once.
+        sorts = list(zip(map(type, calls), names, strict=True))
+        kind_of = {sort: self.fields.kind(*sort) for sort in set(sorts)}
+        kinds = np.fromiter(map(kind_of.__getitem__, sorts), np.int64, len(calls))
         values = np.full((len(calls), len(self.fields)), np.nan)
         good = np.ones(len(calls), bool)
-        for kind, numbers in enumerate(self.fields.of_kind):
-            if not numbers:
+        for kind in set(kind_of.values()):
+            if not self.fields.of_kind[kind]:
                 continue
             rows = np.flatnonzero(kinds == kind)
             these = [calls[row] for row in rows.tolist()]
-            for field in numbers:
-                get, number = self.fields.getters[field], self.fields.declared[field].number
-                read = [math.nan if (v := get(c)) is None else number(v) for c in these]
-                good[rows] &= np.array([value is not None for value in read], bool)
-                values[rows, field] = np.array(read, np.float64)  # None: NaN
-        return values, good
+            for number in self.fields.of_kind[kind]:
+                values[rows, number], accepted = self.fields.read(number, these)
+                good[rows] &= accepted
+        return kinds, names, values, good
 
-    def _slow(self, records: Records, i: int, partition: int, found: "_Found") -> None:
+    def _slow(self, records: Records, i: int, partition: int, rest: "_Rest") -> None:
         """Let the authority decide about one record."""
         try:
             reading = call.read(records.values[i], records.headers[i])
             if not isinstance(reading, Call):
-                found.controls.append((i, reading))
+                rest.controls.append((i, reading))
                 return
-            known = self.fields.tracks if reading.type == "track" else self.fields.others
-            kind = known.get(reading.name, 0)
+            kind = self.fields.kind_of(reading.type, reading.name)
             values = [math.nan] * len(self.fields)
             for field in self.fields.of_kind[kind]:
                 if (value := self._checked(field, reading.body)) is not None:
                     values[field] = value
         except Invalid as error:
-            found.rejects.append(Reject(i, error.reason, error.message))
+            rest.rejects.append(Reject(i, error.reason, error.message))
             return
         time = records.appended[i] if reading.time is None else reading.time
         message = reading.message_id or f"{partition}-{records.offsets[i]}"
-        code = found.code(reading.customer, reading.raw_id)
-        found.add(i, time, code, message, kind, reading.name, np.array([values]))
+        rest.calls.append((i, time, kind, values, reading.customer, message, reading.name))
 
     def _checked(self, field: int, body: dict[str, Any]) -> float | None:
         """The value at a field's path; None if missing; Invalid if it is of the wrong kind."""
@@ -275,88 +262,58 @@ def _float(number: float) -> float:
         return math.inf if number > 0 else -math.inf
 
 
-class _Found(NamedTuple):
-    """What reading has found so far. `codes`: customer → position; `raw_ids` by position."""
+class _Rest(NamedTuple):
+    """What the authority has found. `calls`: rows of Columns."""
 
-    columns: Columns
-    codes: dict[str, int]
-    raw_ids: list[bytes]
+    calls: list[tuple[int, int, int, list[float], str, str, str]]
     controls: list[tuple[int, Control]]
     rejects: list[Reject]
 
-    def meet(self, customers: Iterable[str]) -> None:
-        """Give the first customers of all their codes."""
-        self.codes.update(zip(dict.fromkeys(customers), count(), strict=False))
-        self.raw_ids.extend(map(str.encode, map(str.removeprefix, self.codes, repeat("a:"))))
+    def columns(self) -> list[Columns]:
+        """The calls as columns, if there are any."""
+        if not self.calls:
+            return []
+        record, time, kind, values, *texts = map(list, zip(*self.calls, strict=True))
+        numbers: list[Any] = [np.array(column, np.int64) for column in (record, time, kind)]
+        numbers.append(np.array(values, np.float64))
+        return [Columns(*numbers, *texts)]
 
-    def code(self, customer: str, raw_id: str) -> int:
-        """The code of a customer, a new one if it is the first time."""
-        code = self.codes.setdefault(customer, len(self.codes))
-        if code == len(self.raw_ids):
-            self.raw_ids.append(raw_id.encode())
-        return code
 
-    def add(
-        self,
-        record: int,
-        time: int,
-        code: int,
-        message: str,
-        kind: int,
-        name: str,
-        values: Floats,
-    ) -> None:
-        columns = self.columns
-        columns.record.append(record)
-        columns.time.append(time)
-        columns.code.append(code)
-        columns.message.append(message)
-        columns.kind.append(kind)
-        columns.name.append(name)
-        columns.values.append(values)
-
-    def placed(self, records: Records, place: Place) -> tuple[npt.NDArray[np.bool_], list[Stray]]:
-        """Which of the columns are on their partition, and the strays; the rest is rejected."""
-        expected = partitions_of(self.raw_ids, place.partitions, place.partitioner)
-        code = np.array(self.columns.code, np.int64)
-        right = (expected == place.number)[code]
-        customers, strays = list(self.codes), []
-        for row in np.flatnonzero(~right).tolist():
-            record, target = self.columns.record[row], int(expected[code[row]])
+def _placed(
+    columns: Columns, records: Records, place: Place
+) -> tuple[Events, list[Stray], list[Reject]]:
+    """The events of this partition; strays; and what can be neither."""
+    codes = dict(zip(dict.fromkeys(columns.customer), count(), strict=False))
+    customers = list(codes)
+    code = np.fromiter(map(codes.__getitem__, columns.customer), np.int64, len(columns.customer))
+    raw_ids = _raw_ids(customers)
+    expected = partitions_of(raw_ids, place.partitions, place.partitioner)
+    right = expected == place.number
+    strays, rejects = [], []
+    if not right.all():
+        for row in np.flatnonzero(~right[code]).tolist():
+            record, target = int(columns.record[row]), int(expected[code[row]])
             parts = (records.keys[record], records.values[record], records.headers[record])
             if why := obstacle(*parts):
                 text = f"{place.misplaced(customers[code[row]], target)}; {why}"
-                self.rejects.append(Reject(record, "partition", text))
+                rejects.append(Reject(record, "partition", text))
             else:
-                strays.append(Stray(record, target, place.hint(self.raw_ids[code[row]])))
-        return right, sorted(strays)
+                strays.append(Stray(record, target, place.hint(raw_ids[code[row]])))
+        columns = columns.where(right[code])
+        customers = list(compress(customers, right))
+        code = (np.cumsum(right) - 1)[code[right[code]]]
+    numbers = (columns.record, columns.time, columns.kind, columns.values)
+    events = Events(*numbers, code, customers, columns.message, columns.name)
+    return events, strays, rejects
 
-    def finished(self, right: npt.NDArray[np.bool_], strays: list[Stray], fields: int) -> Decoded:
-        """Columns in record order, without the records of other partitions."""
-        columns = self.columns
-        record = np.array(columns.record, np.int64)
-        code = np.array(columns.code, np.int64)
-        values = np.concatenate([np.empty((0, fields)), *columns.values])
-        customers = list(self.codes)
-        # The slow path appends behind the fast one; record order is restored here, once.
-        order = np.flatnonzero(right)
-        order = order[np.argsort(record[order], kind="stable")]
-        if len(order) < len(record):
-            kept, code[order] = np.unique(code[order], return_inverse=True)
-            customers = [customers[c] for c in kept.tolist()]
-        rows = order.tolist()
-        events = Events(
-            record[order],
-            np.array(columns.time, np.int64)[order],
-            np.array(columns.kind, np.int64)[order],
-            values[order],
-            code[order],
-            customers,
-            [columns.message[row] for row in rows],
-            [columns.name[row] for row in rows],
-        )
-        controls = sorted(self.controls, key=lambda c: c[0])
-        return Decoded(events, controls, sorted(self.rejects), strays)
+
+def _raw_ids(customers: Sequence[str]) -> list[bytes]:
+    """The ids that decide the partitions: without the `a:` of anonymous customers."""
+    if not customers:
+        return []
+    text = "\0".join(customers).encode()  # no id has a NUL
+    ids = text.split(b"\0")
+    return [i.removeprefix(b"a:") for i in ids] if b"a:" in text else ids
 
 
 def _too_large(records: Records) -> list[Reject]:
@@ -368,24 +325,49 @@ def _too_large(records: Records) -> list[Reject]:
     ]
 
 
-def _kept(good: Bools, *columns: list[Any]) -> Iterator[list[Any]]:
-    return (list(compress(column, good)) for column in columns)
+def _where(column: Any, mask: Bools) -> Any:
+    return list(compress(column, mask)) if isinstance(column, list) else column[mask]
 
 
-def _times(moments: list[datetime | None], appended: list[int]) -> Ints:
-    """Times in ms, int64 [n]: `call.ms_of` for all at once; the append time where there is none."""
-    seconds = np.array([math.nan if m is None else m.timestamp() for m in moments])
-    missing = np.isnan(seconds)
-    times = np.rint(np.where(missing, 0.0, seconds) * 1e6).astype(np.int64) // 1000
-    return np.where(missing, np.array(appended, np.int64), times)
+def _taken(column: Any, order: Ints, rows: list[int]) -> Any:
+    return [column[row] for row in rows] if isinstance(column, list) else column[order]
+
+
+def _joined(columns: tuple[Any, ...]) -> Any:
+    if isinstance(columns[0], list):
+        return list(chain.from_iterable(columns))
+    return np.concatenate(columns)
+
+
+def _candidates(
+    values: Sequence[bytes | None], headers: Sequence[Headers], start: int, wanted: Bools
+) -> list[int]:
+    """Which of the wanted records, counted from `start` on, can be skimmed."""
+    if not any(headers) and wanted.all() and skimmable_all(values):
+        return list(range(start, start + len(values)))
+    return [
+        i
+        for i, (value, some, want) in enumerate(zip(values, headers, wanted, strict=True), start)
+        if want and value and skimmable(value) and _is_plain(some)
+    ]
+
+
+def _times(texts: list[Any], appended: list[int]) -> Ints:
+    """Times in ms, int64 [n]: the append time where none is told; NO_TIME where it is none."""
+    if all(texts):
+        return times_of(texts)
+    times = np.array(appended, np.int64)
+    told = [i for i, text in enumerate(texts) if text is not None]
+    times[told] = times_of([texts[i] for i in told])
+    return times
 
 
 def _customers(calls: list[Any]) -> list[Any]:
     """Who each call is about; None: the authority must look."""
     users = [c.userId for c in calls]
-    if None not in users:
+    if all(users):
         # A search in one text tells almost always that there is nothing to look for.
-        text = "\n".join(dict.fromkeys(users))
+        text = "\n".join(users)
         if "\0" not in text and "\na:" not in text and not text.startswith("a:"):
             return users
     return [_customer(c.userId, c.anonymousId) for c in calls]

@@ -4,17 +4,21 @@ Compiled from the configuration: the fast path is a msgspec decoder of a tagged 
 which every field that no measure or trait reads is missing, and so is skipped.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from segstream.core.call import Fault
 from segstream.core.config import Definition
+from segstream.core.expression import Floats
+
+Bools = npt.NDArray[np.bool_]
 
 #: Bounds of the values that are read. Sums stay exact integers, `last` stays a plain float64.
 SUM_LIMIT = 1e9
@@ -42,9 +46,8 @@ class Fields:
     """All values that are read. Immutable; one per process.
 
     `kinds` maps (call type, track event name or "") to a small number ≥ 1; 0 is every call that
-    no measure or trait names; `tracks` and `others` are the same, by name and by type.
-    `of_kind[kind]` are the numbers of the fields to read from it, and `number_of` finds a field by
-    who reads it: (section, name).
+    no measure or trait names. `of_kind[kind]` are the numbers of the fields to read from it, and
+    `number_of` finds a field by who reads it: (section, name).
     """
 
     def __init__(self, definition: Definition) -> None:
@@ -53,9 +56,7 @@ class Fields:
         self.of_kind: list[list[int]] = [[]]
         self.number_of: dict[tuple[str, str], int] = {}
         self._declare(definition)
-        self.getters = [_getter(field.path) for field in self.declared]
-        self.tracks = {name: n for (kind, name), n in self.kinds.items() if kind == "track"}
-        self.others = {kind: n for (kind, _), n in self.kinds.items() if kind != "track"}
+        self._getters = [_getter(field.path) for field in self.declared]
 
     def __len__(self) -> int:
         return len(self.declared)
@@ -101,10 +102,27 @@ class Fields:
             if number is not None:
                 self.of_kind[kind].append(number)
 
+    def kind_of(self, call: str, name: str) -> int:
+        """The kind of a call of a type; `name`: of a track event, else whatever it is."""
+        return self.kinds.get((call, name if call == "track" else ""), 0)
+
+    def kind(self, struct: Any, name: str) -> int:
+        """As `kind_of`, by a class of `struct`."""
+        return self.kind_of(struct.TYPE, name)
+
+    def read(self, number: int, structs: Sequence[Any]) -> tuple[Floats, Bools]:
+        """A field of some calls, float64 [n], NaN = missing; and which values are not refused."""
+        field, found = self.declared[number], self._getters[number](structs)
+        if field.limits is None:
+            found = [math.nan if value is None else field.number(value) for value in found]
+        values = np.array(found, np.float64)  # None: NaN
+        if field.limits is not None or field.other is not None:
+            return values, np.ones(len(values), bool)
+        return values, np.array([value is not None for value in found], bool)
+
     def struct(self) -> Any:
-        """The tagged union of calls, with only the fields that are read."""
+        """The tagged union of calls, with only the fields that are read; `event` is the name."""
         text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-        moment = Annotated[datetime, msgspec.Meta(tz=True)]
         tree: dict[str, Any] = {}
         for field in self.declared:
             node = tree
@@ -115,7 +133,7 @@ class Fields:
             ("userId", text | None, None),
             ("anonymousId", text | None, None),
             ("messageId", text | None, None),
-            ("timestamp", moment | None, None),
+            ("timestamp", str | None, None),
         ]
         places = {
             "track": ("properties", "context"),
@@ -138,7 +156,7 @@ class Fields:
                     tag=tag,
                     gc=False,
                     kw_only=True,
-                    namespace={"TYPE": tag},
+                    namespace={"TYPE": tag} if tag == "track" else {"TYPE": tag, "event": tag},
                 )
             )
         union: Any = structs[0]
@@ -147,7 +165,8 @@ class Fields:
         return union
 
 
-def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
+def _getter(path: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
+    """What stands at a path in each struct; None: nothing."""
     whole = attrgetter(".".join(map(_attribute, path)))
 
     def get(struct: Any) -> Any:
@@ -156,7 +175,13 @@ def _getter(path: tuple[str, ...]) -> Callable[[Any], Any]:
         except AttributeError:  # an object on the way is missing
             return None
 
-    return get
+    def get_all(structs: Sequence[Any]) -> list[Any]:
+        try:
+            return list(map(whole, structs))
+        except AttributeError:
+            return list(map(get, structs))
+
+    return get_all
 
 
 def _attribute(step: str) -> str:

@@ -7,6 +7,7 @@ is no fault: it is infinite. A fraction is a float64, and so is an integer of ve
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -77,6 +78,13 @@ def skimmable(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def skimmable_all(values: Sequence[bytes | None]) -> bool:
+    """Whether all are there and `skimmable`, told in no time; False: each must be asked."""
+    some = [value for value in values if value]
+    short = max(map(len, some), default=0) <= 2 * MAX_DEPTH
+    return short and len(some) == len(values) and all(map(bytes.isascii, some))
 
 
 def _is_crowded(value: bytes) -> bool:

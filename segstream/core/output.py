@@ -97,19 +97,22 @@ def reasons(
     z = space.astype(np.float64)
     none = np.array(left)[:, None] < 0
     start = np.where(none, 0.0, model.centres[left])
-    gains = ((z - start) ** 2 - (z - model.centres[entered]) ** 2).tolist()
+    gains = (z - start) ** 2 - (z - model.centres[entered]) ** 2
+    best = np.argsort(-gains, axis=1, kind="stable")[:, :REASONS]
+    first = np.take_along_axis(gains, best, axis=1)
+    # One after the other: how they are added up must not depend on how many rows there are.
+    total = np.cumsum(gains, axis=1)[:, -1].tolist()
     names = [feature.name for feature in model.record.features]
-    return [_reasons(names, values, gain) for values, gain in zip(raw.tolist(), gains, strict=True)]
-
-
-def _reasons(names: list[str], values: list[float], gain: list[float]) -> list[dict[str, Any]]:
-    total = sum(gain)
-    if total <= 0:
-        return []
-    best = sorted((j for j, g in enumerate(gain) if g > 0), key=lambda j: (-gain[j], j))
+    rows = zip(raw.tolist(), best.tolist(), first.tolist(), total, strict=True)
     return [
-        {"feature": names[j], "value": number(values[j]), "share": round(gain[j] / total, 6)}
-        for j in best[:REASONS]
+        [
+            {"feature": names[j], "value": number(values[j]), "share": round(gain / whole, 6)}
+            for j, gain in zip(places, gains, strict=True)
+            if gain > 0
+        ]
+        if whole > 0
+        else []
+        for values, places, gains, whole in rows
     ]
 
 

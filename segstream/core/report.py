@@ -68,33 +68,41 @@ class Report:
         left = [model.index.get(move.left, -1) for move in moves]
         entered = [model.index[move.entered] for move in moves]
         reasons = output.reasons(model, evaluated.raw[row], evaluated.space[row], left, entered)
-        distances = evaluated.distances[row].tolist()
-        code = found.code[[move.group for move in moves]]
-        columns = (code, found.rows.at[row], found.rows.event[row], found.record[row])
-        facts = zip(*(c.tolist() for c in columns), found.minute[row].tolist(), strict=True)
-        for i, (move, (code_, at, event, record, minute)) in enumerate(
-            zip(moves, facts, strict=True)
-        ):
-            customer, when = self.customers[code_], ms_text(at)
+        known = {m.left for m in moves} | {m.entered for m in moves}
+        segments = {segment: self._segment(model, segment) for segment in known}
+        every, rows = np.arange(len(moves)), evaluated.distances[row]
+        columns = (
+            found.code[[move.group for move in moves]],
+            found.rows.at[row],
+            found.rows.event[row],
+            found.record[row],
+            found.minute[row],
+            rows[every, left],  # whatever stands there for -1
+            rows[every, entered],
+        )
+        facts = zip(moves, left, reasons, *(c.tolist() for c in columns), strict=True)
+        for move, old, why, code, at, event, record, minute, before, after in facts:
+            customer, when = self.customers[code], ms_text(at)
+            order = (record, int(minute < 0), minute, 0, customer.encode())
+            said = None
+            if event >= 0:
+                said = {"id": events.messages[event], "name": events.names[event]}
             body = {
                 "customer": customer,
                 "sequence": move.sequence,
-                "from": self._segment(model, move.left),
-                "to": self._segment(model, move.entered),
+                "from": segments[move.left],
+                "to": segments[move.entered],
                 "cause": move.cause,
                 "rule": move.rule,
                 "at": when,
-                "event": None
-                if event < 0
-                else {"id": events.messages[event], "name": events.names[event]},
+                "event": said,
                 "model": model.version,
                 "distance": {
-                    "from": None if left[i] < 0 else round(distances[i][left[i]], 6),
-                    "to": round(distances[i][entered[i]], 6),
+                    "from": None if old < 0 else round(before, 6),
+                    "to": round(after, 6),
                 },
-                "reasons": reasons[i],
+                "reasons": why,
             }
-            order = (record, int(minute < 0), minute, 0, customer.encode())
             self._say_change(order, customer, when, body)
             membership = {
                 "customer": customer,

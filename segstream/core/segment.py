@@ -71,6 +71,8 @@ def decide(
     changed = calm & stale
     states["stamp"][changed] = model.version
     restless = np.flatnonzero(~calm)
+    if not len(restless):
+        return [], changed
     columns = (states[field][restless].tolist() for field in _FIELDS)
     decisions = [Decision(*values) for values in zip(*columns, strict=True)]
     walk = _Walk(model, hysteresis, nearest_under, distances)
@@ -103,15 +105,18 @@ class _Walk:
     def walk(self, decisions: list[Decision], groups: Ints, rows: Rows, nearest: Longs) -> Bools:
         """Apply the rows of some groups to their decisions; which of these have changed."""
         touched = np.zeros(len(groups), bool)
-        first, last = rows.first[groups].tolist(), rows.last[groups].tolist()
-        entered = self.model.ids[nearest].tolist()
-        at, event = rows.at.tolist(), rows.event.tolist()
-        places = zip(decisions, groups.tolist(), first, last, strict=True)
-        for i, (decision, group, start, stop) in enumerate(places):
+        starts = rows.first[groups]
+        sizes = rows.last[groups] - starts + 1
+        ends = np.cumsum(sizes)
+        these = np.arange(sizes.sum()) + np.repeat(starts - (ends - sizes), sizes)
+        entered = self.model.ids[nearest[these]].tolist()
+        at, is_event = rows.at[these].tolist(), (rows.event[these] >= 0).tolist()
+        places = list(zip(these.tolist(), rows.group[these].tolist(), at, is_event, strict=True))
+        bounds = zip((ends - sizes).tolist(), ends.tolist(), strict=True)
+        for i, (decision, (start, stop)) in enumerate(zip(decisions, bounds, strict=True)):
             changed = False
-            for row in range(start, stop + 1):
-                where = (row, group, at[row], event[row] >= 0)
-                changed |= self.evaluate(decision, where, entered[row])
+            for n in range(start, stop):
+                changed |= self.evaluate(decision, places[n], entered[n])
             touched[i] = changed
         return touched
 
