@@ -159,7 +159,7 @@ class Reader:
 
         Only what can be skimmed: skipping the fields that are not read overlooks nothing there.
         """
-        starts = range(0, len(records), AT_ONCE) or [0]
+        starts = range(0, len(records), AT_ONCE) or [0]  # of nothing, one part without calls
         return [self._skim(records, start, partition, wanted) for start in starts]
 
     def _skim(self, records: Records, start: int, partition: int, wanted: Bools) -> Columns:
@@ -343,12 +343,14 @@ def _candidates(
     values: Sequence[bytes | None], headers: Sequence[Headers], start: int, wanted: Bools
 ) -> list[int]:
     """Which of the wanted records, counted from `start` on, can be skimmed."""
-    if not any(headers) and wanted.all() and skimmable_all(values):
+    easy = skimmable_all(values)
+    if easy and wanted.all() and not any(headers):
         return list(range(start, start + len(values)))
+    parts = zip(values, headers, wanted.tolist(), strict=True)
     return [
         i
-        for i, (value, some, want) in enumerate(zip(values, headers, wanted, strict=True), start)
-        if want and value and skimmable(value) and _is_plain(some)
+        for i, (value, some, want) in enumerate(parts, start)
+        if want and value and (easy or skimmable(value)) and (not some or _is_plain(some))
     ]
 
 
