@@ -102,6 +102,7 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _lines(path: Path) -> IO[bytes]:
+    path.stat()  # that it is not there is said first
     if _form(path) not in (".jsonl", ".ndjson"):
         raise FileError(f"{path}: only JSON Lines (.jsonl) can be read without a mapping")
     return _open(path)

@@ -120,9 +120,10 @@ def test_a_stopped_replay_goes_on(servers: Servers, unique: Names, tmp_path: Pat
 
 
 def test_files_that_cannot_be_replayed(shop: Deployment, tmp_path: Path) -> None:
-    missing = shop.command("replay", str(tmp_path / "missing.jsonl"))
-    assert missing.returncode == 1
-    assert "No such file" in missing.stderr
+    for name in ("missing.jsonl", "missing.csv"):
+        missing = shop.command("replay", str(tmp_path / name))
+        assert missing.returncode == 1
+        assert "No such file" in missing.stderr
     table = tmp_path / "table.csv"
     table.write_text("a,b\n1,2\n")
     assert shop.command("replay", str(table)).returncode == 1
