@@ -53,18 +53,22 @@ class Invalid(ValueError):
 
 def parse_time(text: object) -> int:
     """Milliseconds since 1970 of an RFC 3339 text with an offset; see `ms_of`. Raises Invalid."""
-    try:
-        # As JSON, because a decoder is made once: `convert` looks for one each time.
-        instant = _instant(msgspec.json.encode(text)) if isinstance(text, str) else None
-    except (msgspec.ValidationError, UnicodeEncodeError):
-        instant = None
-    if instant is None:
+    ms = time_of(text)
+    if ms is None:
         wanted = "RFC 3339 text with an offset or Z expected"
         raise Invalid("timestamp", f"timestamp: {wanted}, got {shown(text)}")
-    ms = ms_of(instant)
     if not EARLIEST_MS <= ms < END_MS:
         raise Invalid("timestamp", f"timestamp: years 1970 to 2200 expected, got {shown(text)}")
     return ms
+
+
+def time_of(text: object) -> int | None:
+    """As `parse_time`, of any year; None of what is no time."""
+    try:
+        # As JSON, because a decoder is made once: `convert` looks for one each time.
+        return ms_of(_instant(msgspec.json.encode(text))) if isinstance(text, str) else None
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        return None
 
 
 def ms_of(instant: datetime) -> int:

@@ -1,7 +1,7 @@
 """The times of many events at once: what `spec.parse_time` makes of each text, as one array.
 
 A source writes its times in one form, and the digits of the usual ones are read column by column.
-Any other text is left to `parse_time`, which decides: here nothing is read that it refuses.
+Any other text is read by itself, as `parse_time` does: here nothing is read that it refuses.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segstream.core.spec import Invalid, parse_time
+from segstream.core.spec import EARLIEST_MS, END_MS, time_of
 
 Ints = npt.NDArray[np.int64]
 NO_TIME = -1
@@ -102,7 +102,5 @@ def _of_one_length(texts: Sequence[str]) -> Ints:
 
 
 def _time_of(text: str) -> int:
-    try:
-        return parse_time(text)
-    except Invalid:
-        return NO_TIME
+    ms = time_of(text)
+    return NO_TIME if ms is None or not EARLIEST_MS <= ms < END_MS else ms
