@@ -10,6 +10,7 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import NamedTuple
 
+from segstream.shell.local.tether import die_with_parent
 from tests.simulation.faults import Plan
 from tests.simulation.verdict import violations
 from tests.simulation.world import World
@@ -73,7 +74,8 @@ def run_all(first: int, count: int) -> Iterator[Found]:
     chunks = [
         range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)
     ]
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), context, initializer=die_with_parent) as pool:
         yield from pool.map(run, chunks)
 
 
