@@ -9,7 +9,7 @@ is part of it. All three processes read the same clock of the machine.
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from math import ceil
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from benchmarks.end_to_end import Reading, figures, settled_stage
-from benchmarks.machine import awake
 from benchmarks.servers import Stage, Tell
 from benchmarks.traffic import FLAT, Traffic
 
@@ -30,8 +29,6 @@ WARM_UP, SETTLING = 2.0, 10.0
 """Seconds at the beginning that are not counted: of the highest rate, and of a given one."""
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 AHEAD = 0.5
-AWAKE = (None, 0.5)
-"""Shares that are measured a second time, while the processors are kept awake."""
 _READER = {
     "group.id": "benchmark.reader",
     "isolation.level": "read_committed",
@@ -242,15 +239,12 @@ def run(plan: Plan, tell: Tell) -> dict[str, Any]:
         tell("looking for the highest rate")
         top = highest(on, plan.seconds / 4, 20_000)
         rows = []
-        seconds = SETTLING + plan.seconds
-        for share, kept in ((s, k) for s in (None, *plan.shares) for k in (False, True)):
-            if kept and share not in AWAKE:
-                continue
+        for share in (None, *plan.shares):
             rate = float(plan.rate) if share is None else round(share * top, -2)
-            tell(f"{rate:,.0f} events/s for {seconds:.0f} s" + ", processors awake" * kept)
-            with awake() if kept else nullcontext():
-                found = paced(on, int(rate * seconds), rate)
-            rows.append({"share": share, "awake": kept, **row(found, rate)})
+            seconds = SETTLING + plan.seconds
+            tell(f"{rate:,.0f} events/s for {seconds:.0f} s")
+            found = paced(on, int(rate * seconds), rate)
+            rows.append({"share": share, **row(found, rate)})
     return {"customers": plan.customers, "highest_per_second": round(top), "rates": rows}
 
 

@@ -3,8 +3,6 @@
 import os
 import platform
 import re
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +17,6 @@ from redis import Redis, RedisCluster
 from segstream.shell.local.jars import locked_jars
 
 PROC = Path("/proc")
-_CORES = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set[int]()
-"""All that this process had in the beginning."""
 _PACKAGES = ("segstream", "confluent-kafka", "msgspec", "numpy", "redis", "hiredis", "xxhash")
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
@@ -80,36 +76,6 @@ def aside() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-@contextmanager
-def awake() -> Iterator[None]:
-    """Meanwhile no processor goes to sleep: on each, a process runs that gives way to all others.
-
-    Work that comes in small pieces otherwise waits again and again until one has woken up, which
-    takes long where it is a virtual one. Busy machines have no such waits.
-    """
-    spinning = [
-        subprocess.Popen([sys.executable, "-c", _SPIN, str(core), str(os.getpid())])
-        for core in _CORES
-    ]
-    try:
-        yield
-    finally:
-        for process in spinning:
-            process.kill()
-            process.wait()
-
-
-_SPIN = """
-import os, sys
-core, parent = map(int, sys.argv[1:])
-os.sched_setaffinity(0, {core})
-os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-while os.getppid() == parent:
-    for _ in range(1_000_000):
-        pass
-"""
 
 
 def facts(redis: "Redis | RedisCluster | None" = None) -> dict[str, Any]:

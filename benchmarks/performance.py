@@ -138,8 +138,7 @@ def _latency_table(rows: Sequence[Found]) -> str:
         ("events/s", "load", "p50, ms", "p99", "p99.9", "at most", "changes", "sender behind, p99",
          "CPU s per million: segmenter", "Kafka", "Redis"),
         [
-            (f"{r['rate']:,.0f}{', awake' * r.get('awake', False)}",
-             "–" if r.get("share") is None else f"{r['share']:.0%}",
+            (f"{r['rate']:,.0f}", "–" if r.get("share") is None else f"{r['share']:.0%}",
              *(ms(r[key]) for key in keys), f"{r['measured']:,}", ms(r[behind]),
              *(f"{r[key]:.1f}" for key in ("us", "us_kafka", "us_valkey")))
             for r in rows
@@ -241,11 +240,8 @@ METHOD = """\
   `read_committed` consumer in a process of its own (`fetch.wait.max.ms = 5`) has it in hand, less
   the time at which the event was due that it names. The first 10 s of each rate are left out, and
   before all of them come three minutes at 2,000 events/s, in which the broker's Java compiles, on
-  the core that it shares with all but the segmenter. *Awake*: the same once more while a process of
-  the kernel's idle class on each processor keeps it from going to sleep. An event passes half a
-  dozen processes on its way, and on a machine with little to do each of them may wait until a
-  processor has woken up; on a virtual one that takes long. p99.9 is shown where at least one change
-  is expected beyond it.
+  the core that it shares with all but the segmenter. p99.9 is shown where at least one change is
+  expected beyond it.
 - **Highest rate**: what is done in a second while a sender keeps 20,000 events under way.
 - **Start**: from the start of the process, with events waiting in the log, until the first batch is
   published and written; looked at every 5 ms.

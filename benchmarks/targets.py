@@ -39,9 +39,8 @@ def _caught_up(traffic: str, key: str) -> Figure:
     return lambda found: _row(found["end_to_end"], traffic=traffic)["median"][key]
 
 
-def _latency(share: float | None, key: str, *, awake: bool = False) -> Figure:
-    wanted = {"share": share, "awake": awake}
-    return lambda found: _row(found["latency"]["rates"], **wanted)[key]
+def _latency(share: float | None, key: str) -> Figure:
+    return lambda found: _row(found["latency"]["rates"], share=share)[key]
 
 
 def _row(rows: Sequence[Found], **wanted: Any) -> Found:
@@ -70,13 +69,9 @@ TARGETS = (
     Target("… hot", _scaling("hot"), 0.9, 1.1, "%.2f"),
     Target("event → change at 2,000 events/s, p50", _latency(None, "p50_ms"), None, 15, "%.0f ms"),
     Target("… p99", _latency(None, "p99_ms"), None, 60, "%.0f ms"),
-    Target("… processors awake, p50", _latency(None, "p50_ms", awake=True), None, 15, "%.0f ms"),
-    Target("… processors awake, p99", _latency(None, "p99_ms", awake=True), None, 60, "%.0f ms"),
     Target("event → change at 50 % of the highest rate, p50", _latency(0.5, "p50_ms"),
            None, 50, "%.0f ms"),
     Target("… p99", _latency(0.5, "p99_ms"), None, 150, "%.0f ms"),
-    Target("… processors awake, p50", _latency(0.5, "p50_ms", awake=True), None, 50, "%.0f ms"),
-    Target("… processors awake, p99", _latency(0.5, "p99_ms", awake=True), None, 150, "%.0f ms"),
     Target("two workers against one, by CPU per event", lambda f: f["workers"]["cpu_ratio"],
            1.8, None, "%.2f ×"),
     Target("Redis per customer, keys and index included",
