@@ -13,19 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segstream.core.call import (
-    MAX_DEPTH,
     Call,
     ClockControl,
     Invalid,
     ModelControl,
     Reading,
     envelope_of,
-    ms_of,
     parse_time,
     read,
     shown,
-    skimmable,
 )
+from segstream.core.json_text import MAX_DEPTH, skimmable
+from segstream.core.spec import ms_of
 from tests import bad_input
 
 TRACK: dict[str, Any] = {"type": "track", "userId": "u-1", "event": "Order Completed"}

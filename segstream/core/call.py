@@ -6,8 +6,8 @@ structured), or a control event of segstream itself. `read` accepts or refuses i
 values of an accepted call are left in its body for whoever knows which ones are wanted.
 
 A faster decoder may accept a part of what `read` accepts, with equal results, and must leave
-the rest to `read`, which alone says why a record is refused. It shares `envelope_of`, `ms_of`
-and `skimmable` with `read`; the models are in `spec.py`.
+the rest to `read`, which alone says why a record is refused. The models and the reading of times
+are in `spec.py`, what two decoders of one text must share in `json_text.py`.
 
 The first fault names the reason: json, then alias, then fields in the order type, userId,
 anonymousId, messageId, timestamp, event, properties or traits, context, then who it is about.
@@ -21,26 +21,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from segstream.core import json_text
 from segstream.core.forward import UNREADABLE, appended_of
-from segstream.core.json_text import MAX_DEPTH, skimmable
 from segstream.core.record import ClockAdvanced, ModelActivated
 from segstream.core.spec import (
-    EARLIEST_MS,
-    END_MS,
     MAX_ID,
     AnyCall,
     CloudEvent,
     Fault,
     Invalid,
     SegmentCall,
-    ms_of,
     parse_time,
     shown,
 )
 
 __all__ = [
-    "EARLIEST_MS",
-    "END_MS",
-    "MAX_DEPTH",
     "Call",
     "ClockControl",
     "Envelope",
@@ -49,11 +42,9 @@ __all__ = [
     "ModelControl",
     "Reading",
     "envelope_of",
-    "ms_of",
     "parse_time",
     "read",
     "shown",
-    "skimmable",
 ]
 
 Headers = Sequence[tuple[str, bytes | None]] | None

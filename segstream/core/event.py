@@ -106,13 +106,13 @@ class Columns(NamedTuple):
     name: list[str]
 
     def where(self, mask: Bools) -> "Columns":
-        if mask.all():
-            return self
-        return Columns(*(_where(column, mask) for column in self))
+        return self if mask.all() else self._taken(np.flatnonzero(mask))
 
     def sorted(self) -> "Columns":
         """In record order."""
-        order = np.argsort(self.record, kind="stable")
+        return self._taken(np.argsort(self.record, kind="stable"))
+
+    def _taken(self, order: Ints) -> "Columns":
         rows = order.tolist()
         return Columns(*(_taken(column, order, rows) for column in self))
 
@@ -184,9 +184,9 @@ class Reader:
         """Of each call its kind, its name and what is read from it, NaN = missing; and which calls
         are not to be refused."""
         names: list[str] = [c.event for c in calls]
-        # Some calls are many times of the same sort: each sort is looked up once.
-        sorts = list(zip(map(type, calls), names, strict=True))
-        kind_of = {sort: self.fields.kind(*sort) for sort in set(sorts)}
+        # Many calls are of few sorts: each sort is looked up once.
+        sorts: list[tuple[Any, str]] = list(zip(map(type, calls), names, strict=True))
+        kind_of = {(s, name): self.fields.kind_of(s.TYPE, name) for s, name in set(sorts)}
         kinds = np.fromiter(map(kind_of.__getitem__, sorts), np.int64, len(calls))
         values = np.full((len(calls), len(self.fields)), np.nan)
         good = np.ones(len(calls), bool)
@@ -323,10 +323,6 @@ def _too_large(records: Records) -> list[Reject]:
         Reject(i, "size", f"the record has {size} bytes: {text}", size)
         for i, size in too_large(records.keys, records.values, records.headers)
     ]
-
-
-def _where(column: Any, mask: Bools) -> Any:
-    return list(compress(column, mask)) if isinstance(column, list) else column[mask]
 
 
 def _taken(column: Any, order: Ints, rows: list[int]) -> Any:

@@ -106,10 +106,6 @@ class Fields:
         """The kind of a call of a type; `name`: of a track event, else whatever it is."""
         return self.kinds.get((call, name if call == "track" else ""), 0)
 
-    def kind(self, struct: Any, name: str) -> int:
-        """As `kind_of`, by a class of `struct`."""
-        return self.kind_of(struct.TYPE, name)
-
     def read(self, number: int, structs: Sequence[Any]) -> tuple[Floats, Bools]:
         """A field of some calls, float64 [n], NaN = missing; and which values are not refused."""
         field, found = self.declared[number], self._getters[number](structs)

@@ -105,19 +105,15 @@ class _Walk:
     def walk(self, decisions: list[Decision], groups: Ints, rows: Rows, nearest: Longs) -> Bools:
         """Apply the rows of some groups to their decisions; which of these have changed."""
         touched = np.zeros(len(groups), bool)
-        starts = rows.first[groups]
-        sizes = rows.last[groups] - starts + 1
-        ends = np.cumsum(sizes)
-        these = np.arange(sizes.sum()) + np.repeat(starts - (ends - sizes), sizes)
+        which = np.full(len(rows.first), -1)
+        which[groups] = np.arange(len(groups))
+        which = which[rows.group]
+        these = np.flatnonzero(which >= 0)
+        place = (these, rows.group[these], rows.at[these], rows.event[these] >= 0)
+        places = zip(*(column.tolist() for column in place), strict=True)
         entered = self.model.ids[nearest[these]].tolist()
-        at, is_event = rows.at[these].tolist(), (rows.event[these] >= 0).tolist()
-        places = list(zip(these.tolist(), rows.group[these].tolist(), at, is_event, strict=True))
-        bounds = zip((ends - sizes).tolist(), ends.tolist(), strict=True)
-        for i, (decision, (start, stop)) in enumerate(zip(decisions, bounds, strict=True)):
-            changed = False
-            for n in range(start, stop):
-                changed |= self.evaluate(decision, places[n], entered[n])
-            touched[i] = changed
+        for i, where, nearest_id in zip(which[these].tolist(), places, entered, strict=True):
+            touched[i] |= self.evaluate(decisions[i], where, nearest_id)
         return touched
 
     def evaluate(self, d: Decision, place: tuple[int, int, int, bool], entered: int) -> bool:
