@@ -1,9 +1,11 @@
 # The service alone: Kafka and Redis are given by address. `docker build -t segstream .`
 FROM python:3.13-slim AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 RUN pip install --no-cache-dir uv
 WORKDIR /src
 # Exact versions with their hashes, from uv.lock; a layer of its own, because they change rarely.
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml uv.lock hatch_build.py README.md LICENSE ./
 RUN uv export --locked --no-emit-project --output-file /requirements.txt --quiet
 COPY consumers consumers
 COPY schemas schemas

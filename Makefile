@@ -4,6 +4,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check oracle simulate guards mutants bench bench-check bench-baseline quality kill-sweep recovery soak cluster-faults docs clean
 BIN := .venv/bin
+# What an installation is made of; the Python itself is read where it is.
+INSTALLED := pyproject.toml uv.lock scripts/setup.sh hatch_build.py $(wildcard segstream/core/c/*)
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -68,10 +70,10 @@ clean: ## Remove .venv and caches
 
 # A stamp is renewed when what it depends on changes. The script writes to stderr only, so that
 # the output of `make demo ARGS=--json` is the JSON and nothing else.
-.venv/.ready: pyproject.toml uv.lock scripts/setup.sh
+.venv/.ready: $(INSTALLED)
 	@sh scripts/setup.sh local >&2
 	@touch $@
 
-.venv/.ready-dev: pyproject.toml uv.lock scripts/setup.sh
+.venv/.ready-dev: $(INSTALLED)
 	@sh scripts/setup.sh local dev >&2
 	@touch .venv/.ready $@

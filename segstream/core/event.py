@@ -1,9 +1,10 @@
 """Bytes → events, as columns.
 
-Almost every record takes the fast path: a msgspec decoder that is compiled from the
-configuration and knows only the fields that some measure or trait reads. It accepts nothing
-that the authority (`call.py`, pydantic) refuses; whatever it does not accept goes to the
-authority, which either accepts it after all or says what is wrong, for the dead letter.
+A record is offered to three decoders, one after the other, until one accepts it: a Skimmer in C
+(`skim.py`, where there is one), a msgspec decoder, and the authority (`call.py`, pydantic). The
+first two are compiled from the configuration, know only the fields that some measure or trait
+reads, and take almost every record. None accepts what the next one refuses, or reads it
+differently; the authority says what is wrong, for the dead letter.
 """
 
 import math
@@ -16,13 +17,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from segstream.core import call
+from segstream.core import call, compiled
 from segstream.core.call import Call, ClockControl, Invalid, ModelControl
 from segstream.core.expression import Floats
 from segstream.core.field import Field, Fields
 from segstream.core.forward import APPENDED, LARGEST, UNREADABLE, Place, Stray, obstacle, too_large
 from segstream.core.hash import Partitioner, partitions_of
 from segstream.core.json_text import skimmable, skimmable_all
+from segstream.core.skim import skimmer
 from segstream.core.times import NO_TIME, times_of
 
 AT_ONCE = 1_000
@@ -108,19 +110,20 @@ class Columns(NamedTuple):
     def where(self, mask: Bools) -> "Columns":
         return self if mask.all() else self._taken(np.flatnonzero(mask))
 
-    def sorted(self) -> "Columns":
-        """In record order."""
-        return self._taken(np.argsort(self.record, kind="stable"))
-
     def _taken(self, order: Ints) -> "Columns":
         rows = order.tolist()
         return Columns(*(_taken(column, order, rows) for column in self))
 
     @staticmethod
     def joined(parts: "Sequence[Columns]") -> "Columns":
-        if len(parts) == 1:
-            return parts[0]
-        return Columns(*map(_joined, zip(*parts, strict=True)))
+        """All of them, in record order."""
+        some = [part for part in parts if len(part.record)] or parts[:1]
+        if len(some) == 1:
+            return some[0]
+        joined = Columns(*map(_joined, zip(*some, strict=True)))
+        if (np.diff(joined.record) > 0).all():
+            return joined
+        return joined._taken(np.argsort(joined.record, kind="stable"))
 
 
 class Reader:
@@ -128,6 +131,7 @@ class Reader:
 
     def __init__(self, fields: Fields) -> None:
         self.fields = fields
+        self._skimmer = skimmer(fields)
         self._decode = msgspec.json.Decoder(fields.struct()).decode
 
     def decode(
@@ -147,25 +151,46 @@ class Reader:
         for i in np.flatnonzero(wanted).tolist():
             self._slow(records, i, partition, rest)
         columns = Columns.joined([*parts, *rest.columns()])
-        if rest.calls:  # they stand behind the others
-            columns = columns.sorted()
         place = Place(partition, partitions, partitioner)
         events, strays, misplaced = _placed(columns, records, place)
         controls = sorted(rest.controls, key=lambda c: c[0])
         return Decoded(events, controls, sorted(rest.rejects + misplaced), strays)
 
     def _fast(self, records: Records, partition: int, wanted: Bools) -> list[Columns]:
-        """Decode plain calls, column by column.
-
-        Only what can be skimmed: skipping the fields that are not read overlooks nothing there.
-        """
+        """Decode plain calls, as columns."""
+        plain = wanted
+        if any(records.headers):
+            plain = wanted & np.array(list(map(_is_plain, records.headers)), bool)
+        parts = []
+        if self._skimmer is not None:
+            parts.append(self._skim(records, partition, plain))
+            plain = plain.copy()
+            plain[parts[0].record] = False
+            if not plain.any():
+                return parts
         starts = range(0, len(records), AT_ONCE) or [0]  # of nothing, one part without calls
-        return [self._skim(records, start, partition, wanted) for start in starts]
+        return parts + [self._decoded(records, start, partition, plain) for start in starts]
 
-    def _skim(self, records: Records, start: int, partition: int, wanted: Bools) -> Columns:
-        """The plain calls among AT_ONCE records."""
+    def _skim(self, records: Records, partition: int, wanted: Bools) -> Columns:
+        """The calls that are skimmed."""
+        n = len(records)
+        numbers, values = np.empty((3, n), np.int64), np.empty((n, len(self.fields)))
+        texts = list(records.values)
+        done, customers, messages, names = self._skimmer.read(texts, wanted, *numbers, values)
+        record, time, kind = numbers[:, :done]
+        untold = np.flatnonzero(time == NO_TIME)
+        time[untold] = [records.appended[i] for i in record[untold].tolist()]
+        messages = _messages(messages, records, partition, record)
+        return Columns(record, time, kind, values[:done], customers, messages, names)
+
+    def _decoded(self, records: Records, start: int, partition: int, wanted: Bools) -> Columns:
+        """The calls among AT_ONCE records that msgspec reads, column by column.
+
+        Only in values that can be skimmed: skipping the fields that are not read overlooks nothing
+        there.
+        """
         part = slice(start, start + AT_ONCE)
-        candidates = _candidates(records.values[part], records.headers[part], start, wanted[part])
+        candidates = _candidates(records.values[part], start, wanted[part])
         calls, done = _decode_all(self._decode, records.values, candidates)
         kinds, names, values, good = self._read(calls)
         times = _times([c.timestamp for c in calls], [records.appended[i] for i in done])
@@ -173,11 +198,8 @@ class Reader:
         customers = _customers(calls)
         if not all(customers):
             good &= np.array([customer is not None for customer in customers], bool)
-        messages = [c.messageId for c in calls]
-        if not all(messages):
-            places = [f"{partition}-{records.offsets[i]}" for i in done]
-            messages = [m or p for m, p in zip(messages, places, strict=True)]
         record = np.array(done, np.int64)
+        messages = _messages([c.messageId for c in calls], records, partition, record)
         return Columns(record, times, kinds, values, customers, messages, names).where(good)
 
     def _read(self, calls: list[Any]) -> tuple[Ints, list[str], Floats, Bools]:
@@ -283,9 +305,7 @@ def _placed(
     columns: Columns, records: Records, place: Place
 ) -> tuple[Events, list[Stray], list[Reject]]:
     """The events of this partition; strays; and what can be neither."""
-    codes = dict(zip(dict.fromkeys(columns.customer), count(), strict=False))
-    customers = list(codes)
-    code = np.fromiter(map(codes.__getitem__, columns.customer), np.int64, len(columns.customer))
+    customers, code = _coded(columns.customer)
     raw_ids = _raw_ids(customers)
     expected = partitions_of(raw_ids, place.partitions, place.partitioner)
     right = expected == place.number
@@ -305,6 +325,15 @@ def _placed(
     numbers = (columns.record, columns.time, columns.kind, columns.values)
     events = Events(*numbers, code, customers, columns.message, columns.name)
     return events, strays, rejects
+
+
+def _coded(ids: list[str]) -> tuple[list[str], Ints]:
+    """The distinct ids, and the position of each among them, int64 [n]."""
+    if compiled.functions is not None:
+        code = np.empty(len(ids), np.int64)
+        return compiled.functions.coded(ids, code), code
+    codes = dict(zip(dict.fromkeys(ids), count(), strict=False))
+    return list(codes), np.fromiter(map(codes.__getitem__, ids), np.int64, len(ids))
 
 
 def _raw_ids(customers: Sequence[str]) -> list[bytes]:
@@ -335,19 +364,26 @@ def _joined(columns: tuple[Any, ...]) -> Any:
     return np.concatenate(columns)
 
 
-def _candidates(
-    values: Sequence[bytes | None], headers: Sequence[Headers], start: int, wanted: Bools
-) -> list[int]:
+def _candidates(values: Sequence[bytes | None], start: int, wanted: Bools) -> list[int]:
     """Which of the wanted records, counted from `start` on, can be skimmed."""
     easy = skimmable_all(values)
-    if easy and wanted.all() and not any(headers):
+    if easy and wanted.all():
         return list(range(start, start + len(values)))
-    parts = zip(values, headers, wanted.tolist(), strict=True)
     return [
         i
-        for i, (value, some, want) in enumerate(parts, start)
-        if want and value and (easy or skimmable(value)) and (not some or _is_plain(some))
+        for i, (value, want) in enumerate(zip(values, wanted.tolist(), strict=True), start)
+        if want and value and (easy or skimmable(value))
     ]
+
+
+def _messages(
+    told: Sequence[str | None], records: Records, partition: int, record: Ints
+) -> list[str]:
+    """The message ids of some records; where none is told, partition and offset stand in."""
+    if all(told):
+        return list(told)
+    places = (f"{partition}-{records.offsets[i]}" for i in record.tolist())
+    return [message or place for message, place in zip(told, places, strict=True)]
 
 
 def _times(texts: list[Any], appended: list[int]) -> Ints:

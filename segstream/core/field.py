@@ -24,6 +24,17 @@ Bools = npt.NDArray[np.bool_]
 SUM_LIMIT = 1e9
 LAST_LIMIT = 1e12
 
+ROOTS = ("properties", "traits", "context")
+"""The objects of a call that values are read from."""
+CALLS = {
+    "track": ("properties", "context"),
+    "page": ("properties", "context"),
+    "screen": ("properties", "context"),
+    "identify": ("traits", "context"),
+    "group": ("traits", "context"),
+}
+"""The types of calls, and which of ROOTS the specification gives each."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -116,34 +127,38 @@ class Fields:
             return values, np.ones(len(values), bool)
         return values, np.array([value is not None for value in found], bool)
 
-    def struct(self) -> Any:
-        """The tagged union of calls, with only the fields that are read; `event` is the name."""
-        text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-        tree: dict[str, Any] = {}
+    def tree(self) -> dict[str, Any]:
+        """The paths as nested objects by name; a leaf is the bounds of a number, or None: a text.
+
+        Of several fields that read one number the narrowest bounds count.
+        """
+        tree: dict[str, Any] = {root: {} for root in ROOTS}
         for field in self.declared:
             node = tree
             for step in field.path[:-1]:
                 node = node.setdefault(step, {})
             node[field.path[-1]] = _narrower(node.get(field.path[-1]), field)
+        return tree
+
+    def struct(self) -> Any:
+        """The tagged union of calls, with only the fields that are read; `event` is the name."""
+        text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+        tree = self.tree()
         common = [
             ("userId", text | None, None),
             ("anonymousId", text | None, None),
             ("messageId", text | None, None),
             ("timestamp", str | None, None),
         ]
-        places = {
-            "track": ("properties", "context"),
-            "page": ("properties", "context"),
-            "screen": ("properties", "context"),
-            "identify": ("traits", "context"),
-            "group": ("traits", "context"),
-        }
         structs = []
-        for tag, names in places.items():
+        for tag, own in CALLS.items():
             fields: list[Any] = [("event", text)] if tag == "track" else []
             fields += common
-            for name in names:
-                fields.append((name, _nested(name, tree.get(name, {})) | None, None))
+            # Of another call's root nothing is said, but a measure may read from it.
+            read = {self.declared[n].path[0] for n in self._read_from(tag)}
+            for name in ROOTS:
+                if name in own or name in read:
+                    fields.append((name, _nested(name, tree[name]) | None, None))
             structs.append(
                 msgspec.defstruct(
                     tag.capitalize(),
@@ -159,6 +174,11 @@ class Fields:
         for struct in structs[1:]:
             union |= struct
         return union
+
+    def _read_from(self, call: str) -> set[int]:
+        """The fields that are read from calls of a type."""
+        kinds = (kind for (of, _), kind in self.kinds.items() if of == call)
+        return {field for kind in kinds for field in self.of_kind[kind]}
 
 
 def _getter(path: tuple[str, ...]) -> Callable[[Sequence[Any]], list[Any]]:
@@ -189,7 +209,7 @@ def _attribute(step: str) -> str:
 def _narrower(there: Any, field: Field) -> Any:
     """The type of a leaf that several fields may read: the narrowest bounds win."""
     if field.limits is None:
-        return str
+        return None
     low, high = field.limits
     if isinstance(there, tuple):
         low, high = max(low, there[0]), min(high, there[1])

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from segstream.core import compiled
+
 Partitioner = Literal["murmur2", "crc32"]
 
 _M = np.uint32(0x5BD1E995)
@@ -23,6 +25,10 @@ def murmur2(ids: Sequence[bytes]) -> npt.NDArray[np.uint32]:
 
     Column by column over the 4-byte words, so the cost follows the longest id, not their number.
     """
+    if compiled.functions is not None:
+        hashes = np.empty(len(ids), np.uint32)
+        compiled.functions.murmur2(list(ids), hashes)
+        return hashes
     lengths = np.fromiter(map(len, ids), np.uint32, len(ids))
     words = (int(lengths.max(initial=0)) + 3) // 4
     if words == 0:

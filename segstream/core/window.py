@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from segstream.core import expression
+from segstream.core import compiled, expression
 from segstream.core.batch import Ints
 from segstream.core.config import Definition
 from segstream.core.expression import Floats, Is, Recency, Term, Value, Window
@@ -89,6 +89,7 @@ class Layout:
             name: [(t, t.length // self.pane_ms) for t in windows if t.measure == name]
             for name in used
         }
+        self._plans = {block: self._plan(self.blocks[block]) for block in ("counts", "sums")}
         self._choices = {
             name: [Is(name, value) for value in trait.values]
             for name, trait in definition.traits.items()
@@ -98,6 +99,12 @@ class Layout:
         self._compile_sources(fields)
         self.dtype = self._dtype()
         self.id = int.from_bytes(hashlib.sha256(repr(self.dtype.descr).encode()).digest()[:4])
+
+    def _plan(self, names: list[str]) -> "_Plan":
+        found = [(i, name, *w) for i, name in enumerate(names) for w in self._windows[name]]
+        windows = np.array([(i, length) for i, _, _, length in found], np.int64)
+        units = np.array([self._unit(name) for _, name, _, _ in found], np.float64)
+        return _Plan([term for _, _, term, _ in found], windows, units)
 
     def _compile_sources(self, fields: Fields) -> None:
         """Which kinds of events reach which measure, and with which field."""
@@ -205,12 +212,16 @@ class Layout:
         behind = pane - states["pane"]
         if not behind.any():
             return
+        states["pane"] = pane
+        there = [name for name in ("counts", "sums", "bits") if self.blocks[name]]
+        if compiled.functions is not None:
+            for name in there:
+                compiled.functions.rotate(states[name], behind, pane)
+            return
         age = (pane - np.arange(self.panes)) % self.panes
         kept = age[None, :] >= behind[:, None]
-        for name in ("counts", "sums", "bits"):
-            if name in (self.dtype.names or ()):
-                states[name] *= kept[:, None, :]
-        states["pane"] = pane
+        for name in there:
+            states[name] *= kept[:, None, :]
 
     def advance(self, states: States, rows: Rows) -> tuple[dict[Term, Floats], int]:
         """Add the events of the rows to the States (one per group, rotated), in place.
@@ -222,9 +233,9 @@ class Layout:
         pane_of = rows.time // self.pane_ms
         cells = _Cells(pane_of % self.panes, rows.pane - pane_of, rows.pane % self.panes)
         cut = 0
-        for block, names in (("counts", self.counts), ("sums", self.sums)):
-            for i, name in enumerate(names):
-                cut += self._sum(terms, name, states[block][:, i], rows, cells)
+        for block in ("counts", "sums"):
+            if self.blocks[block]:
+                cut += self._sums(terms, block, states[block], rows, cells)
         for i, name in enumerate(self.bits):
             self._distinct(terms, name, states["bits"][:, i], rows, cells)
         for i, name in enumerate(self.recencies):
@@ -243,6 +254,32 @@ class Layout:
     def _reaches(self, name: str, rows: Rows) -> Bools:
         return self._takes[name][rows.kind]
 
+    def _sums(
+        self, terms: dict[Term, Floats], block: str, rings: Ints, rows: Rows, cells: "_Cells"
+    ) -> int:
+        """Counts or sums: their windows after each row, and their rings after the last one."""
+        names = self.blocks[block]
+        if compiled.functions is None:
+            parts = enumerate(names)
+            return sum(self._sum(terms, name, rings[:, i], rows, cells) for i, name in parts)
+        plan = self._plans[block]
+        added = np.zeros((len(names), len(rows.at)), np.int64)
+        for i, name in enumerate(names):
+            if (reaches := self._reaches(name, rows)).any():
+                added[i] = self._added(name, reaches, rows)
+        sums = np.empty((len(plan.terms), len(rows.at)))
+        where = (cells.now, rows.first, cells.slot, cells.age)
+        cut: int = compiled.functions.advance(
+            rings, *where, added, plan.windows, plan.units, sums
+        )
+        terms.update(zip(plan.terms, sums, strict=True))
+        return cut
+
+    def _unit(self, name: str) -> int:
+        """How many of the ring's units are one of a count or sum."""
+        measure = self.definition.measures[name]
+        return 1 if measure.kind == "count" else 10**measure.decimals
+
     def _sum(
         self,
         terms: dict[Term, Floats],
@@ -252,8 +289,7 @@ class Layout:
         cells: "_Cells",
     ) -> int:
         """A count or sum: its windows after each row, and its ring after the last one."""
-        measure = self.definition.measures[name]
-        unit = 1 if measure.kind == "count" else 10**measure.decimals
+        unit = self._unit(name)
         before = {
             term: self._latest(ring, length, rows.pane).sum(axis=1, dtype=np.int64)[rows.group]
             for term, length in self._windows[name]
@@ -335,6 +371,15 @@ class Layout:
             position = self.definition.traits[name].values.index(choice.value)
             terms[choice] = np.where(at < 0, np.nan, (result == position) * 1.0)
         kept[:], kept_at[:] = result[rows.last], at[rows.last]
+
+
+class _Plan(NamedTuple):
+    """The windows of the counts or of the sums, by measure. `windows` int64 [n, 2]: position of the
+    measure, length in panes; `units` float64 [n]: what the sum is divided by."""
+
+    terms: list[Term]
+    windows: Ints
+    units: Floats
 
 
 class _Cells(NamedTuple):

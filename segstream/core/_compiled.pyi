@@ -1,0 +1,33 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+class Skimmer:
+    def __new__(cls, nodes: tuple[Any, ...], kinds: tuple[Any, ...], fields: int) -> Skimmer: ...
+    def read(
+        self,
+        values: list[bytes | None],
+        wanted: Array,
+        record: Array,
+        time: Array,
+        kind: Array,
+        numbers: Array,
+    ) -> tuple[int, list[str], Sequence[str | None], list[str]]: ...
+
+def coded(ids: list[str], code: Array) -> list[str]: ...
+def murmur2(ids: list[bytes], hashes: Array) -> None: ...
+def rotate(rings: Array, behind: Array, pane: int) -> None: ...
+def advance(
+    rings: Array,
+    now: int,
+    first: Array,
+    slot: Array,
+    age: Array,
+    added: Array,
+    windows: Array,
+    units: Array,
+    sums: Array,
+) -> int: ...
