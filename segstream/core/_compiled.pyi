@@ -31,3 +31,15 @@ def advance(
     units: Array,
     sums: Array,
 ) -> int: ...
+def distances(space: Array, centres: Array, total: Array) -> None: ...
+def suspects(rings: Array, code: Array, messages: Array, suspect: Array) -> bool: ...
+def accept(
+    ids: Array,
+    accepted: Array,
+    last: Array,
+    first: Array,
+    event: Array,
+    time: Array,
+    messages: Array,
+    total: Array,
+) -> None: ...

@@ -82,7 +82,7 @@ class Batch(NamedTuple):
 
     `clock` int64 [size or size + 1]: T after each record, and that of the part.
     `times` int64 [events]: the events' times, clamped to the append times.
-    `before`: the position's offset before each entry of `clock`.
+    `start`: offset of the first record.
     """
 
     records: Records
@@ -90,12 +90,16 @@ class Batch(NamedTuple):
     size: int
     clock: Ints
     times: Ints
-    before: list[int]
+    start: int
     spans: list[Span]
     rejects: list[Reject]
     strays: list[Stray]
     skewed: int
     end: Position
+
+    def before(self, record: int) -> int:
+        """The offset to go on from, before a record."""
+        return self.records.offsets[record - 1] + 1 if record else self.start
 
 
 def gather(
@@ -112,9 +116,9 @@ def gather(
     """
     period = definition.tick.minutes
     clock, times = _clocks(records, decoded, checkpoint.clock)
-    previous = np.concatenate([[checkpoint.clock], clock[:-1]])[: len(clock)]
+    previous = np.append(checkpoint.clock, clock)
     # Jump: a record that is more than a period ahead starts walking one period before its time.
-    low = np.maximum(previous, clock - period * MINUTE)
+    low = np.maximum(previous[:-1], clock - period * MINUTE)
     minutes = np.cumsum(clock // MINUTE - low // MINUTE)
     customers = checkpoint.customers + len(decoded.events.customers)
     allowed = max(1, max_ticks * period // max(customers, 1))
@@ -123,23 +127,22 @@ def gather(
     if size < len(records) and (left := allowed - (int(minutes[size - 1]) if size else 0)) > 0:
         part = (int(low[size]) // MINUTE + left) * MINUTE
         clock_end = np.append(clock_end, part)
-    before = [checkpoint.offset, *(offset + 1 for offset in records.offsets[:size])]
     activations, unknown = _activations(decoded, checkpoint.model, digests, size)
-    spans = _spans(clock_end, low, size, checkpoint, activations, definition)
+    spans = _spans(clock_end, previous, low, size, checkpoint, activations, definition)
     events = int(np.searchsorted(decoded.events.record, size))
-    appended = np.array(records.appended, np.int64)[decoded.events.record[:events]]
+    offset = records.offsets[size - 1] + 1 if size else checkpoint.offset
     return Batch(
         records,
         decoded,
         size,
         clock_end,
         times,
-        before,
+        checkpoint.offset,
         spans,
         sorted([r for r in decoded.rejects if r.record < size] + unknown),
         [s for s in decoded.strays if s.record < size],
-        int((decoded.events.time[:events] > appended).sum()),
-        Position(before[size], int(clock_end[-1]) if len(clock_end) else checkpoint.clock),
+        int((decoded.events.time[:events] > times[:events]).sum()),
+        Position(offset, int(clock_end[-1]) if len(clock_end) else checkpoint.clock),
     )
 
 
@@ -193,6 +196,7 @@ def _activations(
 
 def _spans(
     clock: Ints,
+    previous: Ints,
     low: Ints,
     size: int,
     checkpoint: Checkpoint,
@@ -203,8 +207,8 @@ def _spans(
     length = definition.pane.ms
     if not len(clock):
         return []
-    previous = np.concatenate([[checkpoint.clock], clock[:-1]])
-    breaks = (clock // length != previous // length) | (low[: len(clock)] > previous)
+    previous, low = previous[: len(clock)], low[: len(clock)]
+    breaks = (clock // length != previous // length) | (low > previous)
     breaks[list(activations)] = True
     spans: list[Span] = []
     start, model, at = 0, checkpoint.model, checkpoint.clock + 1

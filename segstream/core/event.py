@@ -376,12 +376,10 @@ def _candidates(values: Sequence[bytes | None], start: int, wanted: Bools) -> li
     ]
 
 
-def _messages(
-    told: Sequence[str | None], records: Records, partition: int, record: Ints
-) -> list[str]:
+def _messages(told: list[Any], records: Records, partition: int, record: Ints) -> list[str]:
     """The message ids of some records; where none is told, partition and offset stand in."""
     if all(told):
-        return list(told)
+        return told
     places = (f"{partition}-{records.offsets[i]}" for i in record.tolist())
     return [message or place for message, place in zip(told, places, strict=True)]
 

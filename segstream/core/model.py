@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from segstream.core import compiled
 from segstream.core.expression import Floats
 from segstream.core.feature import Features, Vectors
 from segstream.core.record import ModelFeature, ModelRecord
@@ -64,6 +65,10 @@ class Model:
         A loop over feature columns: the bits of a matrix product would depend on the number
         of rows.
         """
+        if compiled.functions is not None:
+            found = np.empty((len(space), len(self.centres)))
+            compiled.functions.distances(space, self.centres, found)
+            return found
         total = np.zeros((len(space), len(self.centres)))
         for j in range(space.shape[1]):
             difference = space[:, j, None].astype(np.float64) - self.centres[None, :, j]

@@ -52,7 +52,6 @@ class Report:
     ) -> None:
         self.partition, self.batch = partition, batch
         self.models, self.customers = models, customers
-        self._clock: list[int] = batch.clock.tolist()
         self._outputs: list[Output] = []
 
     def outputs(self) -> list[Output]:
@@ -220,9 +219,10 @@ class Report:
     ) -> None:
         record, is_event, minute = order[:3]
         if is_event:
-            position = Position(self.batch.before[record + 1], self._clock[record])
+            offset = self.batch.records.offsets[record]
+            position = Position(offset + 1, int(self.batch.clock[record]))
         else:
-            position = Position(self.batch.before[record], minute * MINUTE)
+            position = Position(self.batch.before(record), minute * MINUTE)
         target = self.partition.number if partition is None else partition
         self._outputs.append(Output(topic, target, key, value, headers or [], position, order))
 

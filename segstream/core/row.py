@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from segstream.core import compiled
 from segstream.core.batch import Batch, Ints, Span, minutes_of
 from segstream.core.expression import MINUTE
 from segstream.core.hash import level_of
-from segstream.core.window import RING, Bools, Layout, Rows, States
-
-Hashes = npt.NDArray[np.uint64]
+from segstream.core.window import RING, Bools, Hashes, Layout, Rows, States
 
 
 @dataclass
@@ -96,22 +94,9 @@ def rows_of(span: Span, work: Work) -> SpanRows:
     events, late, duplicates = _accepted(span, work)
     code = work.batch.decoded.events.code[events]
     record = work.batch.decoded.events.record[events]
-    new = ~work.people.alive[code]
-    newcomers, at = np.unique(code[new], return_index=True)
-    births = record[new][at]
+    newcomers, births = _newcomers(code, record, work.people)
     ticks = _ticks(span, work, newcomers, births)
-
-    # One table of both, sorted by customer, then in log order.
-    n, t = len(events), len(ticks.code)
-    table_code = np.concatenate([code, ticks.code])
-    table_record = np.concatenate([record, ticks.record])
-    minute = np.concatenate([np.full(n, -1), ticks.minute])
-    event = np.concatenate([events, np.full(t, -1)])
-    if t:
-        order = np.lexsort((minute, 2 * table_record + (minute < 0), table_code))
-    else:
-        order = np.argsort(table_code, kind="stable")
-    table = _Table(table_code[order], table_record[order], minute[order], event[order])
+    table = _table(code, record, events, ticks)
     table, panel, forgotten = _people(span, work, table, newcomers, births)
     rows, groups = _rows(table, span, work.batch)
     return SpanRows(rows, groups, table.record, table.minute, panel, forgotten, late, duplicates)
@@ -127,21 +112,48 @@ class _Table(NamedTuple):
         return _Table(*(column[mask] for column in self))
 
 
+def _newcomers(code: Ints, record: Ints, people: People) -> tuple[Ints, Ints]:
+    """Customers who come to life, and the record that each does with."""
+    new = ~people.alive[code]
+    if not new.any():
+        return code[:0], record[:0]
+    newcomers, at = np.unique(code[new], return_index=True)
+    return newcomers, record[new][at]
+
+
+def _table(code: Ints, record: Ints, events: Ints, ticks: Ticks) -> _Table:
+    """Events and ticks, sorted by customer, then in log order."""
+    minute = np.full(len(code), -1)
+    if not len(ticks.code):
+        order = np.argsort(code, kind="stable")
+        return _Table(code[order], record[order], minute, events[order])
+    code = np.concatenate([code, ticks.code])
+    record = np.concatenate([record, ticks.record])
+    minute = np.concatenate([minute, ticks.minute])
+    events = np.concatenate([events, np.full(len(ticks.code), -1)])
+    order = np.lexsort((minute, 2 * record + (minute < 0), code))
+    return _Table(code[order], record[order], minute[order], events[order])
+
+
 def _rows(table: _Table, span: Span, batch: Batch) -> tuple[Rows, Ints]:
-    first = np.flatnonzero(np.diff(table.code, prepend=-1))
-    sizes = np.diff(first, append=len(table.code))
-    is_event = table.event >= 0
-    events = batch.decoded.events
+    begins = np.ones(len(table.code), bool)
+    np.not_equal(table.code[1:], table.code[:-1], out=begins[1:])
+    first = np.flatnonzero(begins)
+    last = np.append(first[1:], len(begins)) - 1
+    group = np.cumsum(begins) - 1
+    events, at = batch.decoded.events, batch.clock[table.record]
+    is_tick = table.event < 0
     if len(events.record):
-        time = np.where(is_event, batch.times[table.event], -1)
-        kind = np.where(is_event, events.kind[table.event], -1)
-        values = np.where(is_event[:, None], events.values[table.event], np.nan)
+        time, kind = batch.times[table.event], events.kind[table.event]
+        values = events.values[table.event]
     else:
-        time = kind = np.full(len(table.code), -1)
-        values = np.full((len(table.code), events.values.shape[1]), np.nan)
-    at = np.where(is_event, batch.clock[table.record], table.minute * MINUTE)
-    group = np.repeat(np.arange(len(first)), sizes)
-    rows = Rows(group, first, first + sizes - 1, at, table.event, time, kind, values, span.pane)
+        time = kind = table.event
+        values = np.empty((len(group), events.values.shape[1]))
+    if is_tick.any():
+        at = np.where(is_tick, table.minute * MINUTE, at)
+        time, kind = np.where(is_tick, -1, time), np.where(is_tick, -1, kind)
+        values[is_tick] = np.nan
+    rows = Rows(group, first, last, at, table.event, time, kind, values, span.pane)
     return rows, table.code[first]
 
 
@@ -159,15 +171,9 @@ def _accepted(span: Span, work: Work) -> tuple[Ints, int, int]:
 
 def _duplicates(code: Ints, messages: Hashes, people: People) -> Bools:
     """Which events repeat one of the last 16 accepted ids of their customer."""
-    ring = people.states["ids"][code]
-    suspect = (ring == messages[:, None]).any(axis=1)
-    # Both the customer and the id enter the key; a collision only makes a customer suspect.
-    key = messages ^ (code.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    order = np.argsort(key, kind="stable")
-    again = order[1:][key[order][1:] == key[order][:-1]]
-    suspect[again] = True
     repeated = np.zeros(len(code), bool)
-    if not suspect.any():
+    suspect = _suspects(people.states["ids"], code, messages)
+    if suspect is None:
         return repeated
     for customer in np.unique(code[suspect]).tolist():
         mine = np.flatnonzero(code == customer)
@@ -181,6 +187,19 @@ def _duplicates(code: Ints, messages: Hashes, people: People) -> Bools:
             else:
                 known.append(message)
     return repeated
+
+
+def _suspects(rings: Hashes, code: Ints, messages: Hashes) -> Bools | None:
+    """Events with one of the latest ids of their customer, or one of the batch; None: no event."""
+    if compiled.functions is not None:
+        suspect = np.zeros(len(code), bool)
+        return suspect if compiled.functions.suspects(rings, code, messages, suspect) else None
+    suspect = (rings[code] == messages[:, None]).any(axis=1)
+    # Both the customer and the id enter the key; a collision only makes a customer suspect.
+    key = messages ^ (code.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    order = np.argsort(key, kind="stable")
+    suspect[order[1:][key[order][1:] == key[order][:-1]]] = True
+    return suspect if suspect.any() else None
 
 
 def _ticks(span: Span, work: Work, newcomers: Ints, births: Ints) -> Ticks:

@@ -47,7 +47,9 @@ def _kinds(fields: Fields, slots: dict[tuple[str, ...], int]) -> list[Any]:
         reads = tuple(_read(fields.declared[n], n, slots) for n in fields.of_kind[kind])
         kinds.append((call.encode(), event.encode() or None, event or call, kind, reads))
     kinds.append((b"track", None, None, 0, ()))
-    kinds += [(call.encode(), None, call, 0, ()) for call in CALLS if (call, "") not in fields.kinds]
+    kinds += [
+        (call.encode(), None, call, 0, ()) for call in CALLS if (call, "") not in fields.kinds
+    ]
     return kinds
 
 

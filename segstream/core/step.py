@@ -29,7 +29,7 @@ from segstream.core.output import Output
 from segstream.core.report import Evaluated, Partition, Report
 from segstream.core.row import People, Reborn, SpanRows, Work, rows_of
 from segstream.core.segment import decide
-from segstream.core.window import RING, Bools, Layout, Rows, States, running_latest
+from segstream.core.window import Bools, Layout, States
 
 __all__ = ["Function", "Outcome", "Partition"]
 
@@ -173,8 +173,9 @@ class _Step:
         self.layout.rotate(states, span.pane)
         terms, saturated = self.layout.advance(states, rows)
         self.count("saturated", saturated)
-        accepted = self.accept(states, rows)
-        changed = accepted
+        events = self.layout.accept(states, rows, self.work.messages)
+        self.count("valid", events.sum())
+        changed = accepted = events > 0
         if span.model:
             changed = changed | self.decide(span, found, states, terms)
         self.samples(found, states, terms)
@@ -182,22 +183,6 @@ class _Step:
             people.states[found.code[changed]] = states[changed]
         people.dirty[found.code[changed]] = True
         people.alive[found.code[accepted]] = True
-
-    def accept(self, states: States, rows: Rows) -> Bools:
-        """Note the accepted events in the States; which groups have any."""
-        is_event = rows.event >= 0
-        events = np.flatnonzero(is_event)
-        self.count("valid", len(events))
-        group = rows.group[events]
-        total = np.bincount(group, minlength=len(states))
-        order = np.arange(len(events)) - (np.cumsum(total) - total)[group]
-        kept = total[group] - order <= RING  # of more than a ring, only the newest
-        place = (states["accepted"][group].astype(np.int64) + order) % RING
-        ids = self.work.messages[rows.event[events]]
-        states["ids"][group[kept], place[kept]] = ids[kept]
-        states["accepted"] += total.astype(np.uint32)
-        states["last"] = running_latest(rows, rows.time, states["last"])[rows.last]
-        return np.asarray(total > 0)
 
     def decide(
         self, span: Span, found: SpanRows, states: States, terms: dict[Term, Floats]
@@ -278,6 +263,8 @@ class _Step:
         people, period, batch = self.people, self.function.definition.tick.minutes, self.batch
 
         def named(mask: Bools) -> list[tuple[int, str]]:
+            if not mask.any():
+                return []
             codes = np.flatnonzero(mask)
             minutes = (people.states["hash"][codes] % np.uint64(period)).tolist()
             return [(m, people.customers[i]) for m, i in zip(minutes, codes.tolist(), strict=True)]

@@ -29,6 +29,7 @@ _TIME_BITS = 43  # ms until the year 2248 fit
 
 States = npt.NDArray[Any]  # structured array of Layout.dtype
 Bools = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
 
 
 class Rows(NamedTuple):
@@ -89,7 +90,6 @@ class Layout:
             name: [(t, t.length // self.pane_ms) for t in windows if t.measure == name]
             for name in used
         }
-        self._plans = {block: self._plan(self.blocks[block]) for block in ("counts", "sums")}
         self._choices = {
             name: [Is(name, value) for value in trait.values]
             for name, trait in definition.traits.items()
@@ -97,6 +97,7 @@ class Layout:
         self.terms = terms | {Value(name) for name in self.lasts}
         self.terms |= {choice for choices in self._choices.values() for choice in choices}
         self._compile_sources(fields)
+        self._plans = {block: self._plan(self.blocks[block]) for block in ("counts", "sums")}
         self.dtype = self._dtype()
         self.id = int.from_bytes(hashlib.sha256(repr(self.dtype.descr).encode()).digest()[:4])
 
@@ -104,7 +105,8 @@ class Layout:
         found = [(i, name, *w) for i, name in enumerate(names) for w in self._windows[name]]
         windows = np.array([(i, length) for i, _, _, length in found], np.int64)
         units = np.array([self._unit(name) for _, name, _, _ in found], np.float64)
-        return _Plan([term for _, _, term, _ in found], windows, units)
+        takes = np.array([self._takes[name] for name in names])
+        return _Plan(takes, [term for _, _, term, _ in found], windows, units)
 
     def _compile_sources(self, fields: Fields) -> None:
         """Which kinds of events reach which measure, and with which field."""
@@ -205,7 +207,29 @@ class Layout:
             if name in (self.dtype.names or ()):
                 states[name][where] = -1
 
-    # -- windows ----------------------------------------------------------------------
+    # -- events and windows -----------------------------------------------------------
+
+    def accept(self, states: States, rows: Rows, messages: Hashes) -> Ints:
+        """Note the events of the rows in the States (one per group), in place.
+
+        `messages` uint64: the hash of each event's id. Returns how many each group has.
+        """
+        if compiled.functions is not None:
+            total = np.empty(len(states), np.int64)
+            heads = (states["ids"], states["accepted"], states["last"])
+            compiled.functions.accept(*heads, rows.first, rows.event, rows.time, messages, total)
+            return total
+        events = np.flatnonzero(rows.event >= 0)
+        group = rows.group[events]
+        total = np.bincount(group, minlength=len(states))
+        order = np.arange(len(events)) - (np.cumsum(total) - total)[group]
+        kept = total[group] - order <= RING  # of more than a ring, only the newest
+        place = (states["accepted"][group].astype(np.int64) + order) % RING
+        ids = messages[rows.event[events]]
+        states["ids"][group[kept], place[kept]] = ids[kept]
+        states["accepted"] += total.astype(np.uint32)
+        states["last"] = running_latest(rows, rows.time, states["last"])[rows.last]
+        return total
 
     def rotate(self, states: States, pane: int) -> None:
         """Move the rings on to a pane, in place; slots of the panes passed become 0."""
@@ -263,15 +287,14 @@ class Layout:
             parts = enumerate(names)
             return sum(self._sum(terms, name, rings[:, i], rows, cells) for i, name in parts)
         plan = self._plans[block]
-        added = np.zeros((len(names), len(rows.at)), np.int64)
-        for i, name in enumerate(names):
-            if (reaches := self._reaches(name, rows)).any():
-                added[i] = self._added(name, reaches, rows)
+        reaches = plan.takes.take(rows.kind, axis=1)
+        added = reaches.astype(np.int64)
+        if block == "sums":
+            for i in np.flatnonzero(reaches.any(axis=1)).tolist():
+                added[i] = self._added(names[i], reaches[i], rows)
         sums = np.empty((len(plan.terms), len(rows.at)))
         where = (cells.now, rows.first, cells.slot, cells.age)
-        cut: int = compiled.functions.advance(
-            rings, *where, added, plan.windows, plan.units, sums
-        )
+        cut: int = compiled.functions.advance(rings, *where, added, plan.windows, plan.units, sums)
         terms.update(zip(plan.terms, sums, strict=True))
         return cut
 
@@ -374,9 +397,11 @@ class Layout:
 
 
 class _Plan(NamedTuple):
-    """The windows of the counts or of the sums, by measure. `windows` int64 [n, 2]: position of the
-    measure, length in panes; `units` float64 [n]: what the sum is divided by."""
+    """The counts or the sums. `takes` bool [measures, kinds]: which events reach them. Their
+    windows, by measure: `terms`; `windows` int64 [n, 2]: position of the measure, length in panes;
+    `units` float64 [n]: what the sum is divided by."""
 
+    takes: Bools
     terms: list[Term]
     windows: Ints
     units: Floats

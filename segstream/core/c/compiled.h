@@ -5,12 +5,27 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The memory of a contiguous array of at least `count` items of `size` bytes, to write to; to be
- * released if `view->obj` is not NULL. NULL: an error is set. */
-void *array_of(PyObject *array, Py_buffer *view, Py_ssize_t size, Py_ssize_t count);
+#define MOST_VIEWS 10
 
-extern PyType_Spec Skimmer_spec;                                /* skim.c */
-PyObject *ids_coded(PyObject *module, PyObject *args);              /* ids.c */
-PyObject *ids_murmur2(PyObject *module, PyObject *args);            /* ids.c */
-PyObject *rings_advance(PyObject *module, PyObject *args);            /* rings.c */
-PyObject *rings_rotate(PyObject *module, PyObject *args);             /* rings.c */
+typedef struct {
+    Py_buffer of[MOST_VIEWS];
+} Views;
+
+/* Look at the arguments that are arrays, to write to. `kinds`: of each argument the bytes of an
+ * item of a contiguous array, as a digit; `s`: an array of any strides; `-`: no array. -1: an error
+ * is set, and nothing is left to be released. */
+int views_of(PyObject *args, const char *kinds, Views *views);
+void release(Views *views);
+
+/* Items of a contiguous array. */
+static inline Py_ssize_t count_of(const Py_buffer *view) { return view->len / view->itemsize; }
+
+/* With names of their own: libc has functions called `advance` and `step`. */
+extern PyType_Spec Skimmer_spec; /* skim.c */
+PyObject *ids_coded(PyObject *module, PyObject *args);
+PyObject *ids_murmur2(PyObject *module, PyObject *args);
+PyObject *ids_suspects(PyObject *module, PyObject *args);
+PyObject *rings_accept(PyObject *module, PyObject *args);
+PyObject *rings_advance(PyObject *module, PyObject *args);
+PyObject *rings_rotate(PyObject *module, PyObject *args);
+PyObject *score_distances(PyObject *module, PyObject *args);

@@ -2,18 +2,41 @@
 
 #include "compiled.h"
 
-void *array_of(PyObject *array, Py_buffer *view, Py_ssize_t size, Py_ssize_t count) {
-    if (PyObject_GetBuffer(array, view, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS) < 0) return NULL;
-    if (view->itemsize == size && view->len >= size * count) return view->buf;
-    PyErr_Format(PyExc_ValueError, "an array of %zd items of %zd bytes expected", count, size);
-    return NULL;
+int views_of(PyObject *args, const char *kinds, Views *views) {
+    memset(views, 0, sizeof *views);
+    if (PyTuple_GET_SIZE(args) != (Py_ssize_t)strlen(kinds)) {
+        PyErr_Format(PyExc_TypeError, "%zu arguments expected", strlen(kinds));
+        return -1;
+    }
+    for (int i = 0; kinds[i] != '\0'; i++) {
+        Py_buffer *view = views->of + i;
+        const int flags = PyBUF_WRITABLE | (kinds[i] == 's' ? PyBUF_STRIDES : PyBUF_C_CONTIGUOUS);
+        int failed = kinds[i] != '-' && PyObject_GetBuffer(PyTuple_GET_ITEM(args, i), view, flags) < 0;
+        if (!failed && kinds[i] != '-' && kinds[i] != 's' && view->itemsize != kinds[i] - '0') {
+            PyErr_Format(PyExc_TypeError, "argument %d: items of %c bytes expected", i, kinds[i]);
+            failed = 1;
+        }
+        if (failed) {
+            release(views);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+void release(Views *views) {
+    for (int i = 0; i < MOST_VIEWS; i++)
+        if (views->of[i].obj != NULL) PyBuffer_Release(views->of + i);
 }
 
 static PyMethodDef functions[] = {
+    {"accept", rings_accept, METH_VARARGS, "See rings.c."},
     {"advance", rings_advance, METH_VARARGS, "See rings.c."},
     {"coded", ids_coded, METH_VARARGS, "See ids.c."},
+    {"distances", score_distances, METH_VARARGS, "See score.c."},
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
     {"rotate", rings_rotate, METH_VARARGS, "See rings.c."},
+    {"suspects", ids_suspects, METH_VARARGS, "See ids.c."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -4,7 +4,6 @@
 #include "compiled.h"
 
 typedef struct { /* [groups, measures, panes] of unsigned integers within an array of States */
-    Py_buffer view;
     char *start;
     Py_ssize_t groups, measures, panes, group_stride, size;
 } Rings;
@@ -22,11 +21,10 @@ static inline uint32_t at32(const char *at) {
     return value;
 }
 
-static int rings_of(PyObject *array, Rings *rings) {
-    Py_buffer *view = &rings->view;
-    if (PyObject_GetBuffer(array, view, PyBUF_WRITABLE | PyBUF_STRIDES) < 0) return -1;
+static int rings_of(const Py_buffer *view, Rings *rings) {
     const int is_packed = view->ndim == 3 && view->strides[2] == view->itemsize &&
-                          view->strides[1] == view->itemsize * view->shape[2];
+                          view->strides[1] == view->itemsize * view->shape[2] &&
+                          (view->itemsize <= 2 || view->itemsize == 4 || view->itemsize == 8);
     if (!is_packed) {
         PyErr_SetString(PyExc_ValueError, "rings [groups, measures, panes] of States expected");
         return -1;
@@ -80,77 +78,62 @@ static int64_t put(char *cell, Py_ssize_t size, int64_t added) {
  * and length in panes, sorted by measure; `units` float64 [k]: what its sum is divided by.
  * `sums` float64 [k, rows]. In `added` stands in the end what was. */
 PyObject *rings_advance(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *array, *arrays[7];
-    Py_ssize_t now;
-    Py_buffer views[7] = {0};
-    Rings rings = {0};
+    Views views;
+    Rings rings;
+    if (views_of(args, "s-8888888", &views) < 0) return NULL;
+    const Py_buffer *of = views.of;
+    const Py_ssize_t now = PyLong_AsSsize_t(PyTuple_GET_ITEM(args, 1));
+    int failed = PyErr_Occurred() != NULL || rings_of(of, &rings) < 0;
+    const Py_ssize_t rows = count_of(of + 3), count = count_of(of + 7);
+    if (!failed && (count_of(of + 2) != rings.groups || count_of(of + 4) != rows ||
+                    count_of(of + 5) != rings.measures * rows || count_of(of + 6) != 2 * count ||
+                    count_of(of + 8) != count * rows || rings.size == 1 || rings.size == 8)) {
+        PyErr_SetString(PyExc_ValueError, "the arrays do not fit each other");
+        failed = 1;
+    }
+    const int64_t *first = of[2].buf, *slot = of[3].buf, *age = of[4].buf, *windows = of[6].buf;
+    const double *units = of[7].buf;
+    int64_t *added = of[5].buf;
+    double *sums = of[8].buf;
     long cut = 0;
-    if (!PyArg_ParseTuple(args, "OnOOOOOOO", &array, &now, arrays, arrays + 1, arrays + 2,
-                          arrays + 3, arrays + 4, arrays + 5, arrays + 6))
-        return NULL;
-    int failed = rings_of(array, &rings) < 0;
-    void *memory[7];
-    for (int i = 0; i < 7 && !failed; i++) {
-        memory[i] = array_of(arrays[i], views + i, sizeof(int64_t), i == 0 ? rings.groups : 0);
-        failed = memory[i] == NULL;
-    }
-    const Py_ssize_t rows = failed ? 0 : views[1].len / (Py_ssize_t)sizeof(int64_t);
-    const Py_ssize_t count = failed ? 0 : views[5].len / (Py_ssize_t)sizeof(double);
-    const Py_ssize_t wanted[] = {rings.groups, rows,      rows,        rows * rings.measures,
-                                 2 * count,    count,     count * rows};
-    for (int i = 0; i < 7 && !failed; i++) {
-        failed = views[i].len != wanted[i] * (Py_ssize_t)sizeof(int64_t);
-        if (failed) PyErr_Format(PyExc_ValueError, "array %d: of another length", i);
-    }
-    if (!failed) {
-        const int64_t *first = memory[0], *slot = memory[1], *age = memory[2];
-        const int64_t *windows = memory[4];
-        int64_t *added = memory[3];
-        const double *units = memory[5];
-        double *sums = memory[6];
-        Py_ssize_t from = 0, to = 0; /* the windows of the measure */
-        for (Py_ssize_t m = 0; m < rings.measures; m++, added += rows, from = to) {
-            while (to < count && windows[2 * to] == m) to++;
-            for (Py_ssize_t g = 0; g < rings.groups; g++) {
-                char *ring = rings.start + g * rings.group_stride + m * rings.panes * rings.size;
-                const Py_ssize_t begin = first[g], end = g + 1 < rings.groups ? first[g + 1] : rows;
-                for (Py_ssize_t w = from; w < to && begin < end; w++)
-                    sums[w * rows + begin] = (double)latest(&rings, ring, windows[2 * w + 1], now);
+    Py_ssize_t from = 0, to = 0; /* the windows of the measure */
+    for (Py_ssize_t m = 0; !failed && m < rings.measures; m++, added += rows, from = to) {
+        while (to < count && windows[2 * to] == m) to++;
+        for (Py_ssize_t g = 0; g < rings.groups; g++) {
+            char *ring = rings.start + g * rings.group_stride + m * rings.panes * rings.size;
+            const Py_ssize_t begin = first[g], end = g + 1 < rings.groups ? first[g + 1] : rows;
+            for (Py_ssize_t w = from; w < to; w++)
+                sums[w * rows + begin] = (double)latest(&rings, ring, windows[2 * w + 1], now);
+            for (Py_ssize_t row = begin; row < end; row++) {
+                if (added[row] == 0) continue;
+                const int64_t all = added[row];
+                added[row] = put(ring + slot[row] * rings.size, rings.size, all);
+                cut += added[row] != all;
+            }
+            for (Py_ssize_t w = from; w < to; w++) {
+                double *sum = sums + w * rows;
+                int64_t total = (int64_t)sum[begin]; /* exact: below 1,000 times 2^32 */
                 for (Py_ssize_t row = begin; row < end; row++) {
-                    if (added[row] == 0) continue;
-                    const int64_t all = added[row];
-                    added[row] = put(ring + slot[row] * rings.size, rings.size, all);
-                    cut += added[row] != all;
-                }
-                for (Py_ssize_t w = from; w < to && begin < end; w++) {
-                    double *sum = sums + w * rows;
-                    int64_t total = (int64_t)sum[begin]; /* exact: below 1,000 times 2^32 */
-                    for (Py_ssize_t row = begin; row < end; row++) {
-                        total += age[row] < windows[2 * w + 1] ? added[row] : 0;
-                        sum[row] = (double)total / units[w];
-                    }
+                    total += age[row] < windows[2 * w + 1] ? added[row] : 0;
+                    sum[row] = (double)total / units[w];
                 }
             }
         }
     }
-    for (int i = 0; i < 7; i++)
-        if (views[i].obj != NULL) PyBuffer_Release(views + i);
-    if (rings.view.obj != NULL) PyBuffer_Release(&rings.view);
+    release(&views);
     return failed ? NULL : PyLong_FromLong(cut);
 }
 
 /* rotate(rings, behind, pane): clear the slots of the panes that were passed on the way to `pane`;
  * `behind` int64 [groups]: how many. */
 PyObject *rings_rotate(PyObject *Py_UNUSED(module), PyObject *args) {
-    PyObject *array, *behinds;
-    Py_ssize_t pane;
-    Py_buffer view = {0};
-    Rings rings = {0};
-    if (!PyArg_ParseTuple(args, "OOn", &array, &behinds, &pane)) return NULL;
-    int failed = rings_of(array, &rings) < 0;
-    const int64_t *behind = failed ? NULL : array_of(behinds, &view, sizeof(int64_t), rings.groups);
-    failed = behind == NULL;
-    for (Py_ssize_t g = 0; g < rings.groups && !failed; g++) {
+    Views views;
+    Rings rings;
+    if (views_of(args, "s8-", &views) < 0) return NULL;
+    const Py_ssize_t pane = PyLong_AsSsize_t(PyTuple_GET_ITEM(args, 2));
+    const int64_t *behind = views.of[1].buf;
+    int failed = PyErr_Occurred() != NULL || rings_of(views.of, &rings) < 0;
+    for (Py_ssize_t g = 0; !failed && g < rings.groups; g++) {
         char *ring = rings.start + g * rings.group_stride;
         const Py_ssize_t length = behind[g] < rings.panes ? behind[g] : rings.panes;
         if (length <= 0) continue;
@@ -161,8 +144,45 @@ PyObject *rings_rotate(PyObject *Py_UNUSED(module), PyObject *args) {
             if (from < 0) memset(ring + (rings.panes + from) * rings.size, 0, -from * rings.size);
         }
     }
-    if (view.obj != NULL) PyBuffer_Release(&view);
-    if (rings.view.obj != NULL) PyBuffer_Release(&rings.view);
+    release(&views);
     if (failed) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* accept(ids, accepted, last, first, event, time, messages, total)
+ *
+ * Note the accepted events in the States: `ids` uint64 [groups, ids], `accepted` uint32 [groups],
+ * `last` int64 [groups] within an array of States. `first` int64 [groups]: first row of each.
+ * `event` (-1: a tick), `time` int64 [rows]. `messages` uint64: hash of each event's id. `total`
+ * int64 [groups]: how many each has. */
+PyObject *rings_accept(PyObject *Py_UNUSED(module), PyObject *args) {
+    Views views;
+    if (views_of(args, "sss88888", &views) < 0) return NULL;
+    const Py_buffer *of = views.of;
+    const Py_ssize_t groups = count_of(of + 3), rows = count_of(of + 4), ring = of[0].shape[1];
+    const int64_t *first = of[3].buf, *event = of[4].buf, *time = of[5].buf;
+    const uint64_t *messages = of[6].buf;
+    int64_t *total = of[7].buf;
+    for (Py_ssize_t g = 0; g < groups; g++) {
+        const Py_ssize_t end = g + 1 < groups ? first[g + 1] : rows;
+        char *ids = (char *)of[0].buf + g * of[0].strides[0];
+        char *accepted_at = (char *)of[1].buf + g * of[1].strides[0];
+        char *last_at = (char *)of[2].buf + g * of[2].strides[0];
+        uint32_t accepted;
+        int64_t last;
+        memcpy(&accepted, accepted_at, sizeof accepted);
+        memcpy(&last, last_at, sizeof last);
+        total[g] = 0;
+        for (Py_ssize_t row = first[g]; row < end; row++) {
+            if (event[row] < 0) continue;
+            memcpy(ids + accepted % ring * of[0].strides[1], messages + event[row], 8);
+            accepted++;
+            total[g]++;
+            if (time[row] > last) last = time[row];
+        }
+        memcpy(accepted_at, &accepted, sizeof accepted);
+        memcpy(last_at, &last, sizeof last);
+    }
+    release(&views);
     Py_RETURN_NONE;
 }

@@ -384,32 +384,26 @@ PyDoc_STRVAR(read_doc,
              "A message of None: no id told. What was not read is missing in `record`.");
 
 static PyObject *Skimmer_read(Skimmer *self, PyObject *args) {
-    PyObject *values, *arrays[5];
-    Py_buffer views[5] = {0};
-    if (!PyArg_ParseTuple(args, "O!OOOOO", &PyList_Type, &values, arrays, arrays + 1, arrays + 2,
-                          arrays + 3, arrays + 4))
-        return NULL;
-    const Py_ssize_t count = PyList_GET_SIZE(values);
-    const Py_ssize_t sizes[] = {1, 8, 8, 8, 8};
-    const Py_ssize_t counts[] = {count, count, count, count, count * self->fields};
-    void *memory[5];
-    PyObject *result = NULL;
-    Columns to = {.customers = PyList_New(0), .messages = PyList_New(0), .names = PyList_New(0)};
-    int failed = !to.customers || !to.messages || !to.names;
-    for (int i = 0; i < 5 && !failed; i++) {
-        memory[i] = array_of(arrays[i], views + i, sizes[i], counts[i]);
-        failed = memory[i] == NULL;
+    Views views;
+    if (views_of(args, "-18888", &views) < 0) return NULL;
+    const Py_buffer *of = views.of;
+    PyObject *values = PyTuple_GET_ITEM(args, 0), *result = NULL;
+    Columns to = {of[2].buf,      of[3].buf,      of[4].buf,      of[5].buf,
+                  PyList_New(0), PyList_New(0), PyList_New(0), 0};
+    int failed = to.customers == NULL || to.messages == NULL || to.names == NULL;
+    const Py_ssize_t count = count_of(of + 1);
+    const char *wanted = of[1].buf;
+    if (!failed && (!PyList_Check(values) || PyList_GET_SIZE(values) != count ||
+                    count_of(of + 2) < count || count_of(of + 3) < count ||
+                    count_of(of + 4) < count || count_of(of + 5) < count * self->fields)) {
+        PyErr_SetString(PyExc_ValueError, "a list and arrays of its length expected");
+        failed = 1;
     }
-    if (!failed) {
-        const char *wanted = memory[0];
-        to.record = memory[1], to.time = memory[2], to.kind = memory[3], to.numbers = memory[4];
-        for (Py_ssize_t i = 0; i < count && !failed; i++)
-            failed = wanted[i] && read_one(self, i, PyList_GET_ITEM(values, i), &to) < 0;
-    }
+    for (Py_ssize_t i = 0; i < count && !failed; i++)
+        failed = wanted[i] && read_one(self, i, PyList_GET_ITEM(values, i), &to) < 0;
     if (!failed)
         result = Py_BuildValue("nOOO", to.count, to.customers, to.messages, to.names);
-    for (int i = 0; i < 5; i++)
-        if (views[i].obj != NULL) PyBuffer_Release(views + i);
+    release(&views);
     Py_XDECREF(to.customers);
     Py_XDECREF(to.messages);
     Py_XDECREF(to.names);
