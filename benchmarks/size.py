@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from redis import Redis, RedisError
 
+from benchmarks.settled import sample
 from benchmarks.traffic import FLAT, HOT, people
 from consumers.settings import load
 from consumers.size import configured
 from segstream.core.footprint import allocated
 from segstream.core.output import change_headers, ms_text
+from segstream.core.step import Function
 from segstream.shell.local.servers import _valkey
 
 BATCH = 5_000
@@ -77,6 +79,21 @@ def memory(client: Any, state: int) -> tuple[float, float]:
     return entry, (used() - whole) / CUSTOMERS - allocated(len(ids[0]) + 2)
 
 
+def states() -> tuple[float, float, float]:
+    """Of settled customers: bytes of a packed head; of each byte of the rings, on average and at
+    most."""
+    layout = Function(load({}).definition).layout
+    settled = sample(FLAT).states
+    whole = np.array(list(map(len, layout.pack(settled))))
+    bare = settled.copy()
+    for name in layout.blocks.keys() & set(layout.dtype.names or ()):
+        bare[name] = 0
+    rings = layout.dtype.itemsize - layout.head_bytes
+    heads = np.array(list(map(len, layout.pack(bare)))) - rings / 64  # without their map
+    shares = (whole - heads) / rings
+    return float(heads.mean()), float(shares.mean()), float(shares.max())
+
+
 def states_per_event(customers: int, zipf: float) -> float:
     """Customers among BATCH events, per event."""
     rng = np.random.default_rng(1)
@@ -99,6 +116,8 @@ def record_bytes(kind: str, *, headers: bool) -> int:
 
 
 def main() -> None:
+    head, share, most = states()
+    print(f"[state]\nhead_bytes = {head:.0f}\nring_share = {share:.3f}  # at most {most:.2f}")
     state = configured(load({})).state_bytes
     with server() as client:
         info = client.info()

@@ -32,6 +32,8 @@ def measured() -> Measured:
 
     redis, records = body["redis"], body["records"]
     return Measured(
+        head_bytes=body["state"]["head_bytes"],
+        ring_share=body["state"]["ring_share"],
         events_per_core=each("events_per_core"),
         states_per_event=each("states_per_event"),
         redis_us_per_event=each("redis_us_per_event"),
@@ -48,12 +50,13 @@ def measured() -> Measured:
 
 
 def configured(settings: Settings) -> Configured:
-    """What of the settings matters: the State's bytes follow from the definition."""
-    definition = settings.definition
+    """What of the settings matters: how many bytes a State has follows from the definition."""
+    definition, known = settings.definition, measured()
     layout = Function(definition).layout
+    rings = layout.dtype.itemsize - layout.head_bytes
     return Configured(
         namespace=settings.namespace,
-        state_bytes=layout.dtype.itemsize,
+        state_bytes=round(known.head_bytes + rings * known.ring_share),
         tick_seconds=definition.tick.minutes * 60,
     )
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from consumers.settings import load
 from consumers.trainer import training_of
 from segstream.core.call import read
+from segstream.core.packing import pack
 from segstream.core.record import ModelRecord, digest_of
 from segstream.core.redrive import read as read_letter
 from segstream.core.spec import Invalid
@@ -55,7 +57,8 @@ def state(blob: bytes) -> object:
     layout = Function(SETTINGS.definition).layout
     with pytest.raises(Foreign):
         layout.unpack([blob], ["somebody"])
-    return layout.unpack([blob.ljust(layout.dtype.itemsize, b"\0")], ["somebody"])
+    whole = np.frombuffer(blob.ljust(layout.dtype.itemsize, b"\0"), np.uint8)
+    return layout.unpack(pack(whole[np.newaxis].copy(), np.zeros(1, np.int64)), ["somebody"])
 
 
 def sample(blob: bytes) -> None:

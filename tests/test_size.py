@@ -26,6 +26,8 @@ from segstream.shell.redis import Keys
 
 ROOT = Path(__file__).parents[1]
 MEASURED = Measured(
+    head_bytes=170,
+    ring_share=0.1,
     events_per_core=Each(flat=50_000, hot=100_000),
     states_per_event=Each(flat=1.0, hot=0.5),
     redis_us_per_event=Each(flat=5, hot=2),
@@ -246,15 +248,15 @@ def test_constants_say_when_and_how_they_were_measured() -> None:
 
 def test_the_state_is_that_of_the_settings(tmp_path: Path) -> None:
     """Not a constant: other windows, another footprint."""
-    assert command.configured(settings.load({})).state_bytes == 1_460
+    assert command.configured(settings.load({})).state_bytes == 254
     file = tmp_path / "segstream.toml"
     file.write_text(
         'namespace = "shop"\ntick.period = "12h"\n[measures.lessons]\nkind = "count"\n'
         'events = ["Lesson Completed"]\n[features.lessons]\nexpression = "lessons[28d]"\n'
     )
     mine = command.configured(settings.load({"SEGSTREAM_CONFIG": str(file)}))
-    assert mine == Configured(namespace="shop", state_bytes=192 + 28 * 2, tick_seconds=43_200)
-    assert footprint(mine, MEASURED, 12).bytes == 256 + 32 + 70 + 66
+    assert mine == Configured(namespace="shop", state_bytes=172 + 4, tick_seconds=43_200)
+    assert footprint(mine, MEASURED, 12).bytes == 192 + 32 + 70 + 66
 
 
 # -- the command ----------------------------------------------------------------------

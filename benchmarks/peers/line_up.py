@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.peers.model import CONFIG
 from benchmarks.servers import Tell
 from consumers.settings import load
-from segstream.core.step import Function
+from consumers.size import configured
 from segstream.shell.local import LocalUnavailable, fetch
 from segstream.shell.local.jars import extra
 
@@ -73,9 +73,8 @@ class Peer:
 
 
 def state_bytes() -> int:
-    """Size of segstream's State under the same job."""
-    definition = load({"SEGSTREAM_CONFIG": str(CONFIG)}).definition
-    return int(Function(definition).layout.dtype.itemsize)
+    """Size of segstream's State under the same job, packed as usual."""
+    return configured(load({"SEGSTREAM_CONFIG": str(CONFIG)})).state_bytes
 
 
 def _script(name: str, python: Path | str = sys.executable) -> tuple[str, ...]:

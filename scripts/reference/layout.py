@@ -45,7 +45,7 @@ def layout_section() -> str:
     ]
     head = ["| offset | type | field | meaning |", "|---:|---|---|---|"]
     after = LAYOUT_AFTER.format(
-        size=size, id=layout.id, rings=size - _head_size(layout), others=", ".join(others)
+        size=size, id=layout.id, rings=size - layout.head_bytes, others=", ".join(others)
     )
     parts = [LAYOUT_TEXT.format(panes=layout.panes).strip(), "\n".join(head + rows), after.strip()]
     return "\n\n".join(parts)
@@ -57,33 +57,36 @@ LAYOUT_TEXT = """
 Generated from `segstream/core/window.py` by `make docs`, for the preset `retail`
 (windows of {panes} panes of one day).
 
-A State is packed without gaps, little-endian, and has the same size for every customer of a
-configuration. The header (up to `ids`) is always the same; the fields behind it have one entry per
-measure or trait that is kept, in the order of the configuration, and a field without entries is
-absent. `u` is unsigned, `i` signed, `f` IEEE 754; the number is bytes.
+A State has no gaps, is little-endian, and has the same size for every customer of a configuration.
+The header (up to `ids`) is always the same; the fields behind it have one entry per measure or
+trait that is kept, in the order of the configuration, and a field without entries is absent. `u` is
+unsigned, `i` signed, `f` IEEE 754; the number is bytes.
 """
 LAYOUT_AFTER = """
 Together {size:,} bytes, {rings:,} of them behind the header. Other configurations also have, in
 this order, {others}.
 
+**Without zeros.** What stands in Redis is the State packed (`segstream/core/packing.py`): its first
+four bytes, then the rest in words of eight bytes (the last one filled up with zeros). Of these
+there is first a map, a bit for each word, 1 if the word is not zero, filled up to whole bytes;
+then, for each such word, a tag, a bit for each of its bytes, 1 if the byte is not zero; then all
+bytes that are not zero. In map and tags the lowest bit is the first. Usual customers take a sixth
+of the size above.
+
 **Rings.** `pane mod length` is the slot of a pane. A ring that stands at pane P holds the panes
 P − length + 1 … P; when it is moved on, the slots of the panes passed become 0. States are moved on
 only when they are written, so a silent customer's ring stands where it was.
 
-**Versions.** `layout` is the first four bytes, big-endian, of the SHA-256 of the field list
-(`repr` of numpy's dtype description); here {id}. Bytes with another id or of another size are
-refused: they were written under another configuration. What tells configurations apart is the
-longer layout digest in `meta` and in the group offset, which also covers what the bytes mean.
+**Versions.** `layout` is the first four bytes, big-endian, of the SHA-256 of the code's fold
+version and the field list (`repr` of both, the list as numpy's dtype describes it); here {id}.
+Bytes with another id, or that no State of this size packs into, are refused: they were written
+under another configuration. What tells configurations apart is the longer layout digest in `meta`
+and in the group offset, which also covers what the bytes mean.
 """
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _head_size(layout: Layout) -> int:
-    assert layout.dtype.fields is not None
-    return int(layout.dtype.fields["ids"][1]) + int(layout.dtype["ids"].itemsize)
 
 
 def _dtype_text(layout: Layout, field: str) -> str:

@@ -6,14 +6,13 @@ from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from segstream.core.batch import Position
 from segstream.core.difference import differences
 from segstream.core.expression import MINUTE
 from segstream.core.output import Output
-from segstream.core.window import Layout
+from segstream.core.window import Foreign, Layout
 
 About = Literal["checkpoint", "state", "index", "change", "membership"]
 _CE_ID = re.compile(r"(\d+)-(\d+)(?:-(\d+)-[0-9a-f]{16})?", re.ASCII)
@@ -239,9 +238,10 @@ def standing_of(to: Any, sequence: Any) -> Standing:
 
 def standing_of_state(layout: Layout, blob: bytes | None) -> Standing:
     """What a State says."""
-    if blob is None or len(blob) != layout.dtype.itemsize:
+    try:
+        state: Any = layout.unpack([blob], [""])[0]
+    except Foreign:
         return NOWHERE
-    state: Any = np.frombuffer(blob, layout.dtype)[0]
     segment = int(state["segment"])
     return Standing(segment, int(state["sequence"])) if segment else NOWHERE
 

@@ -22,7 +22,7 @@ from segstream.core.expression import MINUTE, Is, Recency, Value, Window
 from segstream.core.hash import Partitioner
 
 #: Raise when the same log would give other bytes than before.
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 DAY = 1_440 * MINUTE
 
 

@@ -26,6 +26,8 @@ class Each(Part):
 class Measured(Part):
     """The constants, as in segstream/measured.toml, which says what they mean."""
 
+    head_bytes: int
+    ring_share: float
     events_per_core: Each
     states_per_event: Each
     redis_us_per_event: Each

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from segstream.core.batch import Checkpoint
-from segstream.core.window import Layout
+from segstream.core.window import Foreign, Layout
 
 SHOWN = 60
 """Characters of a value in a message."""
@@ -38,10 +37,11 @@ def state_differences(layout: Layout, there: bytes | None, wanted: bytes | None)
     if there is None or wanted is None:
         yield "has no State" if there is None else "has a State, the log says none"
         return
-    if len(there) != len(wanted):
-        yield f"the State has {len(there)} bytes, not {len(wanted)}"
+    try:
+        left, right = layout.unpack([there, wanted], ["", ""])
+    except Foreign:
+        yield "the State is none of this configuration"
         return
-    left, right = (np.frombuffer(blob, layout.dtype)[0] for blob in (there, wanted))
     for field in layout.dtype.names or ():
         if left[field].tobytes() == right[field].tobytes():
             continue

@@ -271,8 +271,7 @@ class _Step:
 
         written = np.flatnonzero(people.dirty & people.alive)
         gone = self.existed & ~people.alive
-        everybody = len(written) == len(people.customers)
-        blobs = self.layout.pack(people.states if everybody else people.states[written])
+        blobs = self.layout.pack(people.states, written)
         self.count("skewed", self.batch.skewed)
         checkpoint = msgspec.structs.replace(
             self.checkpoint,

@@ -1,4 +1,4 @@
-"""A customer's State as packed bytes of fixed size, and the rolling windows in it.
+"""A customer's State, an array item of fixed size, and the rolling windows in it.
 
 Windows are rings of fixed UTC panes: slot = pane mod W, one ring per measure, integers only, so
 that sums do not depend on their order. A ring stands at a pane P and holds the panes P−W+1 … P;
@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from segstream.core import compiled, expression
 from segstream.core.batch import Ints
-from segstream.core.config import Definition
+from segstream.core.config import FOLD_VERSION, Definition
 from segstream.core.expression import Floats, Is, Recency, Term, Value, Window
 from segstream.core.field import Fields
 from segstream.core.hash import customer_hash
+from segstream.core.packing import pack, unpack
 from segstream.core.units import exact_units, minor_units
 
 RING = 16
@@ -99,7 +100,13 @@ class Layout:
         self._compile_sources(fields)
         self._plans = {block: self._plan(self.blocks[block]) for block in ("counts", "sums")}
         self.dtype = self._dtype()
-        self.id = int.from_bytes(hashlib.sha256(repr(self.dtype.descr).encode()).digest()[:4])
+        written = repr((FOLD_VERSION, self.dtype.descr)).encode()
+        self.id = int.from_bytes(hashlib.sha256(written).digest()[:4])
+
+    @property
+    def head_bytes(self) -> int:
+        """Of a State, what stands before the rings and is the same in all layouts."""
+        return int(self.dtype.fields["ids"][1]) + self.dtype["ids"].itemsize  # type: ignore[index]
 
     def _plan(self, names: list[str]) -> "_Plan":
         found = [(i, name, *w) for i, name in enumerate(names) for w in self._windows[name]]
@@ -171,31 +178,23 @@ class Layout:
 
         Foreign for bytes of another layout.
         """
-        size = self.dtype.itemsize
-        absent = [i for i, blob in enumerate(blobs) if blob is None]
-        empty = bytes(size)
-        filled = [empty if blob is None else blob for blob in blobs]
-        if set(map(len, filled)) - {size}:
-            length, customer = next(
-                (len(f), c) for f, c in zip(filled, customers, strict=True) if len(f) != size
-            )
-            raise Foreign(customer, f"has {length} bytes, not {size}")
-        states = np.frombuffer(bytearray().join(filled), self.dtype)
-        if absent:
+        raw, wrong = unpack(blobs, self.dtype.itemsize)
+        if wrong >= 0:
+            raise Foreign(customers[wrong], "is not a packed State of this size")
+        states = raw.view(self.dtype)[:, 0]
+        if absent := [i for i, blob in enumerate(blobs) if blob is None]:
             states["layout"][absent] = self.id
             states["hash"][absent] = [customer_hash(customers[i]) for i in absent]
             self.reset(states, np.array(absent))
         if len(states) and (states["layout"] != self.id).any():
-            wrong = customers[int(np.flatnonzero(states["layout"] != self.id)[0])]
-            raise Foreign(wrong, "has another layout id")
+            wrong = int(np.flatnonzero(states["layout"] != self.id)[0])
+            raise Foreign(customers[wrong], "has another layout id")
         return states
 
-    def pack(self, states: States) -> list[bytes]:
-        """The bytes of each State."""
-        width = self.dtype.itemsize
-        view = np.ascontiguousarray(states).view(f"V{width}")
-        packed: list[bytes] = view.tolist()
-        return packed
+    def pack(self, states: States, which: Ints | None = None) -> list[bytes]:
+        """The bytes of each State, or of some of them."""
+        raw = np.ascontiguousarray(states).view(np.uint8).reshape(len(states), self.dtype.itemsize)
+        return pack(raw, np.arange(len(states)) if which is None else which)
 
     def reset(self, states: States, where: Ints) -> None:
         """Make States empty again, keeping whose they are."""

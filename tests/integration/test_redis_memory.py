@@ -11,7 +11,7 @@ from consumers.size import configured, measured
 from segstream.core.batch import Checkpoint
 from segstream.core.footprint import footprint
 from segstream.core.hash import customer_hash
-from segstream.core.step import Function, Outcome
+from segstream.core.step import Outcome
 from segstream.ports import Write
 from segstream.shell.redis import RedisStore
 from tests.faults.traffic import CONFIG
@@ -36,9 +36,8 @@ def test_a_customer_takes_what_is_computed(name: str, tmp_path: Path) -> None:
     file = tmp_path / "segstream.toml"
     file.write_text(DEFINITIONS[name])
     here = settings.load({"SEGSTREAM_CONFIG": str(file)})
-    layout = Function(here.definition).layout
     ids = [f"{number:036d}" for number in range(CUSTOMERS)]
-    blobs = layout.pack(layout.unpack([None] * CUSTOMERS, ids))
+    blobs = [bytes(configured(here).state_bytes)] * CUSTOMERS
     indexed = [(customer_hash(customer) % 7, customer) for customer in ids]
     whole = Outcome(Checkpoint(1, 0, ""), list(zip(ids, blobs, strict=True)), [], indexed, [], [],
                     {})  # fmt: skip

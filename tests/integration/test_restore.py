@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import pytest
 from confluent_kafka import TopicPartition
 from rich.console import Console
@@ -249,7 +248,7 @@ def stands_as_published(at: Deployment, members: dict[str, Any]) -> None:
     }
     found = {}
     for name, blob in states.items():
-        state: Any = np.frombuffer(blob, function.layout.dtype)[0]
+        state: Any = function.layout.unpack([blob], [""])[0]
         if state["segment"]:
             found[name] = (int(state["segment"]), int(state["sequence"]), int(state["stamp"]))
     assert found == {n: (m["segment"], m["sequence"], m["model"]) for n, m in members.items()}

@@ -25,6 +25,8 @@ extern PyType_Spec Skimmer_spec; /* skim.c */
 PyObject *ids_coded(PyObject *module, PyObject *args);
 PyObject *ids_murmur2(PyObject *module, PyObject *args);
 PyObject *ids_suspects(PyObject *module, PyObject *args);
+PyObject *packing_pack(PyObject *module, PyObject *args);
+PyObject *packing_unpack(PyObject *module, PyObject *args);
 PyObject *rings_accept(PyObject *module, PyObject *args);
 PyObject *rings_advance(PyObject *module, PyObject *args);
 PyObject *rings_rotate(PyObject *module, PyObject *args);

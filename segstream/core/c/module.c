@@ -35,8 +35,10 @@ static PyMethodDef functions[] = {
     {"coded", ids_coded, METH_VARARGS, "See ids.c."},
     {"distances", score_distances, METH_VARARGS, "See score.c."},
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
+    {"pack", packing_pack, METH_VARARGS, "See packing.c."},
     {"rotate", rings_rotate, METH_VARARGS, "See rings.c."},
     {"suspects", ids_suspects, METH_VARARGS, "See ids.c."},
+    {"unpack", packing_unpack, METH_VARARGS, "See packing.c."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,0 +1,189 @@
+/* States without their zeros: see `packing.py`, which does the same with arrays. */
+
+#include "compiled.h"
+
+#define HEAD 4 /* bytes that are kept as they are */
+
+static inline Py_ssize_t words_of(Py_ssize_t size) { return (size - HEAD + 7) / 8; }
+
+/* A word with its bytes in the order of a little-endian processor. */
+static inline uint64_t little(uint64_t word) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    return __builtin_bswap64(word);
+#else
+    return word;
+#endif
+}
+
+/* Eight bytes, of which `left` are there; whatever the processor, the first is the lowest. */
+static inline uint64_t word_at(const unsigned char *at, Py_ssize_t left) {
+    uint64_t word = 0;
+    if (left >= 8) {
+        memcpy(&word, at, 8);
+        return little(word);
+    }
+    for (Py_ssize_t i = 0; i < left; i++) word |= (uint64_t)at[i] << 8 * i;
+    return word;
+}
+
+/* A bit for each byte that is not zero. */
+static inline unsigned tag_of(uint64_t word) {
+    const uint64_t low = 0x7f7f7f7f7f7f7f7f;
+    const uint64_t high = (((word & low) + low) | word) & ~low; /* the high bit of each of them */
+    return (unsigned)((high >> 7) * 0x0102040810204080 >> 56);
+}
+
+/* Bits of the map from word 64 x `chunk` on. */
+static inline uint64_t marks_of(const unsigned char *map, Py_ssize_t bytes, Py_ssize_t chunk) {
+    return word_at(map + 8 * chunk, bytes - 8 * chunk);
+}
+
+/* Position of the lowest bit. */
+static inline int lowest(uint64_t bits) {
+#if defined(__GNUC__)
+    return __builtin_ctzll(bits);
+#else
+    int position = 0;
+    for (; !(bits & 1); bits >>= 1) position++;
+    return position;
+#endif
+}
+
+/* Write a State of `size` bytes to `to`; how many bytes it has become. Whether a word or a byte is
+ * zero cannot be foreseen, so nothing here branches on it. */
+static Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, unsigned char *to,
+                         uint32_t *there) {
+    const Py_ssize_t words = words_of(size), map = (words + 7) / 8;
+    Py_ssize_t count = 0;
+    memcpy(to, state, HEAD);
+    state += HEAD;
+    size -= HEAD;
+    for (Py_ssize_t m = 0; m < map; m++) {
+        unsigned marks = 0;
+        for (Py_ssize_t w = 8 * m; w < 8 * m + 8 && w < words; w++) {
+            const unsigned is_there = word_at(state + 8 * w, size - 8 * w) != 0;
+            marks |= is_there << w % 8;
+            there[count] = (uint32_t)w;
+            count += is_there;
+        }
+        to[HEAD + m] = (unsigned char)marks;
+    }
+    unsigned char *tag = to + HEAD + map, *byte = tag + count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const uint64_t word = word_at(state + 8 * (Py_ssize_t)there[i], size - 8 * (Py_ssize_t)there[i]);
+        const unsigned found = tag_of(word);
+        *tag++ = (unsigned char)found;
+        if (found == 0xff) { /* hashes: many in a row */
+            const uint64_t whole = little(word);
+            memcpy(byte, &whole, 8);
+            byte += 8;
+            continue;
+        }
+        for (int b = 0; b < 8; b++) {
+            *byte = (unsigned char)(word >> 8 * b);
+            byte += found >> b & 1;
+        }
+    }
+    return byte - to;
+}
+
+/* pack(states, rows, size) -> the bytes of some rows of uint8 [n, size] */
+PyObject *packing_pack(PyObject *Py_UNUSED(module), PyObject *args) {
+    Views views;
+    if (views_of(args, "18-", &views) < 0) return NULL;
+    const Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(args, 2));
+    const Py_ssize_t count = count_of(views.of + 1);
+    const int64_t *rows = views.of[1].buf;
+    /* With room behind: what is written is known to count only later. */
+    unsigned char *room = PyErr_Occurred() ? NULL : PyMem_Malloc(2 * size + 64);
+    uint32_t *there = room == NULL ? NULL : PyMem_Calloc(words_of(size) + 1, sizeof(uint32_t));
+    PyObject *made = there == NULL ? NULL : PyList_New(count);
+    for (Py_ssize_t i = 0; made != NULL && i < count; i++) {
+        const unsigned char *state = (unsigned char *)views.of[0].buf + rows[i] * size;
+        const Py_ssize_t length = packed(state, size, room, there);
+        PyObject *bytes = PyBytes_FromStringAndSize((char *)room, length);
+        if (bytes == NULL)
+            Py_CLEAR(made);
+        else
+            PyList_SET_ITEM(made, i, bytes);
+    }
+    release(&views);
+    if (made == NULL && !PyErr_Occurred()) PyErr_NoMemory();
+    PyMem_Free(room);
+    PyMem_Free(there);
+    return made;
+}
+
+/* Read a State of `size` bytes, all of them 0 before; 0: these bytes are none. */
+static int unpacked(const unsigned char *from, Py_ssize_t length, unsigned char *state,
+                    Py_ssize_t size) {
+    const Py_ssize_t words = words_of(size), map = (words + 7) / 8;
+    if (length < HEAD + map) return 0;
+    memcpy(state, from, HEAD);
+    state += HEAD;
+    size -= HEAD;
+    const unsigned char *marks = from + HEAD, *tag = marks + map, *byte = tag, *end = from + length;
+    const Py_ssize_t chunks = (words + 63) / 64;
+    for (Py_ssize_t c = 0; c < chunks; c++)
+        for (uint64_t left = marks_of(marks, map, c); left != 0; left &= left - 1) byte++;
+    if (byte > end || (words % 8 != 0 && marks[map - 1] >> words % 8 != 0)) return 0;
+    for (Py_ssize_t c = 0; c < chunks; c++) {
+        for (uint64_t left = marks_of(marks, map, c); left != 0; left &= left - 1) {
+            const Py_ssize_t at = 8 * (64 * c + lowest(left));
+            const unsigned found = *tag++;
+            uint64_t word = 0;
+            if (end - byte < 8) { /* the last ones: one by one, none behind the end */
+                for (int b = 0; b < 8; b++) {
+                    if (!(found >> b & 1)) continue;
+                    if (byte == end) return 0;
+                    word |= (uint64_t)*byte++ << 8 * b;
+                }
+            } else if (found == 0xff) {
+                word = word_at(byte, 8);
+                byte += 8;
+            } else {
+                for (int b = 0; b < 8; b++) {
+                    const uint64_t is_there = found >> b & 1;
+                    word |= (*byte & (0 - is_there)) << 8 * b;
+                    byte += is_there;
+                }
+            }
+            if (at + 8 <= size) {
+                word = little(word);
+                memcpy(state + at, &word, 8);
+            } else {
+                if (found >> (size - at) != 0) return 0;
+                for (Py_ssize_t b = 0; at + b < size; b++)
+                    state[at + b] = (unsigned char)(word >> 8 * b);
+            }
+        }
+    }
+    return byte == end;
+}
+
+/* unpack(blobs, states, size) -> the first blob that is no State, or -1
+ *
+ * `blobs`: a list of bytes, or None for an empty State; `states` uint8 [n, size], all 0 before. */
+PyObject *packing_unpack(PyObject *Py_UNUSED(module), PyObject *args) {
+    Views views;
+    if (views_of(args, "-1-", &views) < 0) return NULL;
+    PyObject *blobs = PyTuple_GET_ITEM(args, 0);
+    const Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(args, 2));
+    int failed = PyErr_Occurred() != NULL;
+    if (!failed && (!PyList_Check(blobs) || size * PyList_GET_SIZE(blobs) != views.of[1].len)) {
+        PyErr_SetString(PyExc_ValueError, "a list and a row for each of its items expected");
+        failed = 1;
+    }
+    long wrong = -1;
+    for (Py_ssize_t i = 0; !failed && wrong < 0 && i < PyList_GET_SIZE(blobs); i++) {
+        PyObject *blob = PyList_GET_ITEM(blobs, i);
+        if (blob == Py_None) continue;
+        char *from;
+        Py_ssize_t length;
+        failed = PyBytes_AsStringAndSize(blob, &from, &length) < 0;
+        unsigned char *state = (unsigned char *)views.of[1].buf + i * size;
+        if (!failed && !unpacked((unsigned char *)from, length, state, size)) wrong = (long)i;
+    }
+    release(&views);
+    return failed ? NULL : PyLong_FromLong(wrong);
+}

@@ -1,0 +1,114 @@
+"""What is compiled computes what numpy and msgspec compute, bit for bit."""
+
+import os
+import shutil
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segstream.core import compiled
+from segstream.core.event import _coded
+from segstream.core.hash import murmur2
+from segstream.core.model import Model
+from segstream.core.row import _suspects
+from tests.streams import generate
+from tests.test_core_oracle import core_of
+
+SEEDS = range(40)
+needed = pytest.mark.skipif(compiled.functions is None, reason="nothing is compiled here")
+
+
+def test_it_is_compiled_where_there_is_a_compiler() -> None:
+    if not os.environ.get("CI") and shutil.which("cc") is None:
+        pytest.skip("no C compiler here")
+    assert compiled.functions is not None, "segstream was installed without compiled code"
+
+
+def both(compute: Callable[[], Any]) -> tuple[Any, Any]:
+    """What is computed with and without compiled functions."""
+    with_them = compute()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "functions", None)
+        return with_them, compute()
+
+
+@needed
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_stream_leads_to_the_same_bytes(seed: int) -> None:
+    stream = generate(seed, disputed=seed % 3 == 2)
+    mine, theirs = both(lambda: core_of(stream, Random(seed)))
+    assert mine.outputs == theirs.outputs
+    assert mine.states() == theirs.states()
+    assert mine.checkpoint == theirs.checkpoint
+
+
+FLOATS = st.floats(-1e6, 1e6, width=32) | st.sampled_from([0.0, -0.0, 1e-30])
+
+
+@needed
+@given(st.lists(st.lists(FLOATS, min_size=7, max_size=7), max_size=20), st.integers(1, 8))
+def test_distances(rows: list[list[float]], segments: int) -> None:
+    space = np.array(rows, np.float32).reshape(-1, 7)
+    known = object.__new__(Model)
+    known.centres = np.random.default_rng(segments).normal(0, 3, (segments, 7))
+    mine, theirs = both(lambda: known.distances(space))
+    assert mine.tobytes() == theirs.tobytes()
+
+
+@needed
+@given(st.lists(st.text(max_size=40)))
+def test_ids(ids: list[str]) -> None:
+    raw = [i.encode(errors="replace") for i in ids]
+    mine, theirs = both(lambda: murmur2(raw))
+    assert mine.tolist() == theirs.tolist()
+    (some, code), (other, numbers) = both(lambda: _coded(ids))
+    assert (some, code.tolist()) == (other, numbers.tolist())
+
+
+HASHES = st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1])
+
+
+@needed
+@given(
+    st.lists(st.lists(HASHES, min_size=4, max_size=4), min_size=3, max_size=3),
+    st.lists(st.tuples(st.integers(0, 2), HASHES)),
+)
+def test_suspects_are_the_same_or_more(
+    rings: list[list[int]], events: list[tuple[int, int]]
+) -> None:
+    """An id too many is only looked at; none may be missing."""
+    known = np.array(rings, np.uint64)
+    code = np.array([customer for customer, _ in events], np.int64)
+    messages = np.array([message for _, message in events], np.uint64)
+    for found in both(lambda: _suspects(known, code, messages)):
+        seen = [set(ring) for ring in rings]
+        for i, (customer, message) in enumerate(events):
+            if message in seen[customer]:
+                assert found is not None
+                assert found[i]
+            seen[customer].add(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("murmur2", ([b"a"], np.zeros(2, np.uint32))),
+        ("murmur2", (["a"], np.zeros(1, np.uint32))),
+        ("murmur2", ([b"a"], np.zeros(1, np.uint64))),
+        ("murmur2", ([b"a"],)),
+        ("coded", ([[]], np.zeros(1, np.int64))),
+        ("distances", (np.zeros((1, 2), np.float32), np.zeros((1, 3)), np.zeros((1, 1)))),
+        ("unpack", ([b"1"], np.zeros((2, 8), np.uint8), 8)),
+        ("unpack", ([1], np.zeros((1, 8), np.uint8), 8)),
+        ("rotate", (np.zeros((1, 2), np.uint16), np.zeros(1, np.int64), 3)),
+    ],
+)
+@needed
+def test_arguments_that_do_not_fit_are_refused(name: str, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        getattr(compiled.functions, name)(*arguments)
