@@ -27,6 +27,7 @@ from benchmarks.settled import sample
 from benchmarks.stages import WHERE, Bench
 from benchmarks.traffic import FLAT, START_MS
 from consumers.settings import load
+from segstream.core import compiled
 from segstream.core.event import Headers, Records
 from segstream.core.output import ms_text
 
@@ -45,7 +46,11 @@ def run(console: Console, *, record: bool) -> int:
     if shutil.which("valgrind") is None:
         console.print("Not checked: valgrind is not installed (apt install valgrind).")
         return 0
-    here = {"python": ".".join(platform.python_version_tuple()[:2]), "numpy": version("numpy")}
+    here = {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "numpy": version("numpy"),
+        "compiled": compiled.functions is not None,
+    }
     found = counts()
     if record:
         BASELINE.write_text(json.dumps({**here, "instructions": found}, indent=1) + "\n")
@@ -56,6 +61,12 @@ def run(console: Console, *, record: bool) -> int:
         console.print(
             f"Not checked: the baseline is of Python {baseline['python']}, this is "
             f"{here['python']}, which needs other numbers of instructions."
+        )
+        return 0
+    if baseline["compiled"] and not here["compiled"]:
+        console.print(
+            "Not checked: the baseline is that of compiled code, and segstream was installed here "
+            "without a C compiler."
         )
         return 0
     if baseline["numpy"] != here["numpy"]:

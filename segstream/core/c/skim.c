@@ -192,7 +192,7 @@ static const char *named(Skimmer *self, Name *name, const char *at, const char *
         return string(at, end, &slot->text);
     default:
         at = number(at, &slot->number);
-        /* not: of NaN, neither is the case */
+        /* What is not plain is NaN, and so within no bounds. */
         return at != NULL && slot->number >= name->low && slot->number <= name->high ? at : NULL;
     }
 }
