@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from consumers.settings import Settings
+from segstream.core import compiled
 from segstream.core.output import Topic
 from segstream.core.step import Function
 from segstream.ports import Ports
@@ -68,7 +69,8 @@ def run(settings: Settings, stop: Callable[[], bool]) -> None:
                 dead_share=settings.dead_letters.halt_above,
             ),
         )
-        log.info("segmenter %s: metrics on port %d", settings.slot, port)
+        slower = "" if compiled.functions else ", without compiled code (no C compiler)"
+        log.info("segmenter %s: metrics on port %d%s", settings.slot, port, slower)
         # What was made until here lives on; batches make short-lived objects by the thousand.
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
