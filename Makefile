@@ -2,7 +2,7 @@
 # Needs Python 3.11 or newer; uses uv if it is installed, else venv and pip.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check oracle simulate guards mutants bench bench-check bench-baseline quality kill-sweep recovery soak cluster-faults docs clean
+.PHONY: help setup demo test check oracle simulate guards mutants sanitize bench bench-check bench-baseline quality kill-sweep recovery soak cluster-faults docs clean
 BIN := .venv/bin
 # What an installation is made of; the Python itself is read where it is.
 INSTALLED := pyproject.toml uv.lock scripts/setup.sh hatch_build.py $(wildcard segstream/core/c/*)
@@ -35,6 +35,9 @@ guards: .venv/.ready-dev ## Take each guard of the delivery protocol away and se
 
 mutants: .venv/.ready-dev ## Plant bugs, one at a time, that the quick tests must see (minutes)
 	@$(BIN)/python -m tests.mutants $(ARGS)
+
+sanitize: .venv/.ready-dev ## Run the tests of the compiled code with sanitizers (needs gcc; minutes)
+	@sh scripts/sanitize.sh $(ARGS)
 
 bench: .venv/.ready-dev ## Measure how fast it is, write docs/performance.md: 30 minutes (ARGS=--quick: 2)
 	@$(BIN)/python -m benchmarks $(ARGS)

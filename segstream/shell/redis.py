@@ -7,7 +7,6 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
 from typing import Any, TypeVar
 
 import msgspec
@@ -150,11 +149,13 @@ class RedisStore:
 
     def _put(self, pipe: Any, partition: int, outcome: Outcome) -> None:
         start = self.keys.customer(partition, "")
-        meta = self.keys.meta(partition), msgspec.json.encode(outcome.checkpoint)
-        states = ((start + customer, blob) for customer, blob in outcome.writes)
-        writes = chain([meta], states)
-        while some := dict(islice(writes, AT_ONCE)):
-            pipe.mset(some)
+        keys = [self.keys.meta(partition), *(start + customer for customer, _ in outcome.writes)]
+        values = [msgspec.json.encode(outcome.checkpoint), *(blob for _, blob in outcome.writes)]
+        for first in range(0, len(keys), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            pairs: list[str | bytes] = [b""] * (2 * len(keys[part]))
+            pairs[::2], pairs[1::2] = keys[part], values[part]
+            pipe.execute_command("MSET", *pairs)  # `mset` would make a dict of them and undo it
         if outcome.deletes:
             pipe.delete(*(start + customer for customer in outcome.deletes))
         for minute, customer in outcome.unindexed:
