@@ -19,7 +19,7 @@ from segstream.core.row import _suspects
 from tests.streams import generate
 from tests.test_core_oracle import core_of
 
-SEEDS = range(40)
+SEEDS = range(20)
 needed = pytest.mark.skipif(compiled.functions is None, reason="nothing is compiled here")
 
 

@@ -32,11 +32,12 @@ def all_of(raw: packing.Raw) -> list[bytes]:
 
 
 def test_the_form(way: None) -> None:
-    state = bytes([7, 0, 0, 9]) + bytes(8) + bytes([0, 5, 0, 0, 0, 0, 0, 6]) + bytes([0, 0, 8])
+    header = bytes([7, 0, 0, 9]) * 16
+    state = header + bytes(8) + bytes([0, 5, 0, 0, 0, 0, 0, 6]) + bytes([0, 0, 8])
     raw = np.frombuffer(bytearray(state), np.uint8)[np.newaxis]
     (packed,) = all_of(raw)
-    head, words, tags, values = packed[:4], packed[4:5], packed[5:7], packed[7:]
-    assert (head, values) == (bytes([7, 0, 0, 9]), bytes([5, 6, 8]))
+    head, words, tags, values = packed[:64], packed[64:65], packed[65:67], packed[67:]
+    assert (head, values) == (header, bytes([5, 6, 8]))
     assert words == bytes([0b110])  # the first word is zero
     assert tags == bytes([0b10000010, 0b100])
     back, wrong = packing.unpack([None, packed], len(state))
@@ -83,9 +84,9 @@ def broken(blob: bytes) -> st.SearchStrategy[bytes]:
     return st.sampled_from([blob[:-1], blob + b"\0", blob + b"\1"]) | replaced
 
 
-@pytest.mark.parametrize("size", [4, 5, 12, 13, 68, 69, 1_460])
+@pytest.mark.parametrize("size", [64, 65, 72, 73, 128, 129, 1_460])
 def test_a_full_state_grows_by_its_map_and_tags(size: int, way: None) -> None:
     raw = np.full((1, size), 255, np.uint8)
-    words = -(-(size - 4) // 8)
+    words = -(-(size - 64) // 8)
     assert len(all_of(raw)[0]) == size + words + -(-words // 8)
-    assert len(all_of(np.zeros((1, size), np.uint8))[0]) == 4 + -(-words // 8)
+    assert len(all_of(np.zeros((1, size), np.uint8))[0]) == 64 + -(-words // 8)

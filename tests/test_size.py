@@ -248,15 +248,15 @@ def test_constants_say_when_and_how_they_were_measured() -> None:
 
 def test_the_state_is_that_of_the_settings(tmp_path: Path) -> None:
     """Not a constant: other windows, another footprint."""
-    assert command.configured(settings.load({})).state_bytes == 254
+    assert command.configured(settings.load({})).state_bytes == 279
     file = tmp_path / "segstream.toml"
     file.write_text(
         'namespace = "shop"\ntick.period = "12h"\n[measures.lessons]\nkind = "count"\n'
         'events = ["Lesson Completed"]\n[features.lessons]\nexpression = "lessons[28d]"\n'
     )
     mine = command.configured(settings.load({"SEGSTREAM_CONFIG": str(file)}))
-    assert mine == Configured(namespace="shop", state_bytes=172 + 4, tick_seconds=43_200)
-    assert footprint(mine, MEASURED, 12).bytes == 192 + 32 + 70 + 66
+    assert mine == Configured(namespace="shop", state_bytes=197 + 4, tick_seconds=43_200)
+    assert footprint(mine, MEASURED, 12).bytes == 224 + 32 + 70 + 66
 
 
 # -- the command ----------------------------------------------------------------------

@@ -67,11 +67,11 @@ Together {size:,} bytes, {rings:,} of them behind the header. Other configuratio
 this order, {others}.
 
 **Without zeros.** What stands in Redis is the State packed (`segstream/core/packing.py`): its first
-four bytes, then the rest in words of eight bytes (the last one filled up with zeros). Of these
-there is first a map, a bit for each word, 1 if the word is not zero, filled up to whole bytes;
-then, for each such word, a tag, a bit for each of its bytes, 1 if the byte is not zero; then all
-bytes that are not zero. In map and tags the lowest bit is the first. Usual customers take a sixth
-of the size above.
+64 bytes as they are, then the rest in words of eight bytes (the last one filled up with zeros). Of
+these there is first a map, a bit for each word, 1 if the word is not zero, filled up to whole
+bytes; then, for each such word, a tag, a bit for each of its bytes, 1 if the byte is not zero; then
+all bytes that are not zero. In map and tags the lowest bit is the first. Usual customers take a
+sixth of the size above.
 
 **Rings.** `pane mod length` is the slot of a pane. A ring that stands at pane P holds the panes
 P − length + 1 … P; when it is moved on, the slots of the panes passed become 0. States are moved on

@@ -1,7 +1,8 @@
 """States without their zeros: most panes of most customers are empty.
 
-The first four bytes are kept as they are: the layout. Of the rest, in words of eight bytes (the
-last one filled up with zeros), there follow, the first bit of each byte being the lowest:
+The first 64 bytes are kept as they are: the header, which is the same in all layouts and has few
+zeros, so that a reader finds a segment without knowing more. Of the rest, in words of eight bytes
+(the last one filled up with zeros), there follow, the first bit of each byte being the lowest:
 
 - the map: a bit for each word, 1 if it is not zero, filled up to whole bytes;
 - of each such word, a tag: a bit for each of its bytes, 1 if it is not zero;
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from segstream.core import compiled
 
 Raw = npt.NDArray[np.uint8]
-HEAD = 4
+HEAD = 64
 
 
 def pack(states: Raw, rows: npt.NDArray[np.int64]) -> list[bytes]:

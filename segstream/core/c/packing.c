@@ -2,7 +2,7 @@
 
 #include "compiled.h"
 
-#define HEAD 4 /* bytes that are kept as they are */
+#define HEAD 64 /* bytes that are kept as they are */
 
 static inline Py_ssize_t words_of(Py_ssize_t size) { return (size - HEAD + 7) / 8; }
 
