@@ -14,6 +14,7 @@ from typing import Any
 import confluent_kafka
 from redis import Redis, RedisCluster
 
+from segstream.core import compiled
 from segstream.shell.local.jars import locked_jars
 
 PROC = Path("/proc")
@@ -86,6 +87,7 @@ def facts(redis: "Redis | RedisCluster | None" = None) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "absent"
+    versions["compiled core"] = "no" if compiled.functions is None else "yes"
     versions["librdkafka"] = confluent_kafka.libversion()[0]
     versions["kafka"] = next(j.version for j in locked_jars() if j.group == "org.apache.kafka")
     if redis is not None:
