@@ -382,6 +382,19 @@ def test_a_measure_may_read_what_its_calls_do_not_declare() -> None:
         assert_read_alike("calls", [value], [None])
 
 
+@pytest.mark.parametrize(
+    "again",
+    [
+        *('"properties":{}', '"properties":null', '"properties":{"total":7}', '"messageId":null'),
+        *('"userId":null,"anonymousId":"a"', '"timestamp":null', '"event":"Other"', '"type":null'),
+    ],
+)
+def test_of_a_name_told_twice_the_last_one_counts(again: str) -> None:
+    call = '"type":"track","userId":"u","messageId":"m","event":"Order Completed"'
+    fields = '"timestamp":"2026-11-23T06:06:00.123Z","properties":{"total":5,"channel":"web"}'
+    assert_read_alike("full", [f"{{{call},{fields},{again}}}".encode()], [None])
+
+
 TRACK = '{{"type":"track","userId":"u","event":"{}","properties":{{{}}}}}'
 
 
