@@ -5,6 +5,7 @@ same results, only slower (`docs/decisions/0019-compiled.md`).
 """
 
 import os
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ class CompiledCore(BuildHookInterface[Any]):
         sources = sorted(Path(self.root, "segstream", "core", "c").glob("*.c"))
         here = [str(path.relative_to(self.root)) for path in sources]
         extension = Extension("segstream.core._compiled", here, extra_compile_args=FLAGS)
+        made = f"segstream/core/_compiled{sysconfig.get_config_var('EXT_SUFFIX')}"
         before = Path.cwd()
+        # What an older source was compiled to must not stay, if this one cannot be.
+        Path(self.root, made).unlink(missing_ok=True)
         try:
             os.chdir(self.root)
             command = build_ext(Distribution({"name": "segstream", "ext_modules": [extension]}))
@@ -39,4 +43,4 @@ class CompiledCore(BuildHookInterface[Any]):
             os.chdir(before)
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
-        build_data["artifacts"].append("segstream/core/_compiled.*")
+        build_data["artifacts"].append(made)

@@ -10,9 +10,10 @@ cp -r segstream consumers schemas tests pyproject.toml README.md "$tree"
 cd "$tree"
 of() { "$python" -c "import sysconfig as s; print($1)"; }
 rm -f segstream/core/_compiled.*.so
-gcc -g -O1 -Wall -Wextra -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
-    -shared -fPIC -ffp-contract=off -fvisibility=hidden "-I$(of "s.get_path('include')")" \
-    segstream/core/c/*.c -o "segstream/core/_compiled$(of "s.get_config_var('EXT_SUFFIX')")"
+gcc -g -O1 -Wall -Wextra -fsanitize=address,undefined -fno-sanitize-recover=all \
+    -fno-omit-frame-pointer -shared -fPIC -ffp-contract=off -fvisibility=hidden \
+    "-I$(of "s.get_path('include')")" segstream/core/c/*.c \
+    -o "segstream/core/_compiled$(of "s.get_config_var('EXT_SUFFIX')")"
 # Python's own allocator would hide what is read behind an object.
 PYTHONMALLOC=malloc PYTHONPATH="$tree" ASAN_OPTIONS=detect_leaks=0:verify_asan_link_order=0 \
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \

@@ -178,7 +178,7 @@ class Reader:
         texts = list(records.values)
         done, customers, messages, names = self._skimmer.read(texts, wanted, *numbers, values)
         record, time, kind = numbers[:, :done]
-        untold = np.flatnonzero(time == NO_TIME)
+        untold = np.flatnonzero(time < 0)
         time[untold] = [records.appended[i] for i in record[untold].tolist()]
         messages = _messages(messages, records, partition, record)
         return Columns(record, time, kind, values[:done], customers, messages, names)

@@ -11,8 +11,9 @@ int views_of(PyObject *args, const char *kinds, Views *views) {
     for (int i = 0; kinds[i] != '\0'; i++) {
         Py_buffer *view = views->of + i;
         const int flags = PyBUF_WRITABLE | (kinds[i] == 's' ? PyBUF_STRIDES : PyBUF_C_CONTIGUOUS);
-        int failed = kinds[i] != '-' && PyObject_GetBuffer(PyTuple_GET_ITEM(args, i), view, flags) < 0;
-        if (!failed && kinds[i] != '-' && kinds[i] != 's' && view->itemsize != kinds[i] - '0') {
+        if (kinds[i] == '-') continue;
+        int failed = PyObject_GetBuffer(PyTuple_GET_ITEM(args, i), view, flags) < 0;
+        if (!failed && kinds[i] != 's' && view->itemsize != kinds[i] - '0') {
             PyErr_Format(PyExc_TypeError, "argument %d: items of %c bytes expected", i, kinds[i]);
             failed = 1;
         }

@@ -49,8 +49,8 @@ static inline int lowest(uint64_t bits) {
 #endif
 }
 
-/* Write a State of `size` bytes to `to`; how many bytes it has become. Whether a word or a byte is
- * zero cannot be foreseen, so nothing here branches on it. */
+/* Write a State of `size` bytes to `to`; how many bytes it has become. Which words and bytes are
+ * zero cannot be foreseen, so nothing here branches on it but for whole words, as hashes are. */
 static Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, unsigned char *to,
                          uint32_t *there) {
     const Py_ssize_t words = words_of(size), map = (words + 7) / 8;
@@ -70,10 +70,11 @@ static Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, unsigned c
     }
     unsigned char *tag = to + HEAD + map, *byte = tag + count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        const uint64_t word = word_at(state + 8 * (Py_ssize_t)there[i], size - 8 * (Py_ssize_t)there[i]);
+        const Py_ssize_t at = 8 * (Py_ssize_t)there[i];
+        const uint64_t word = word_at(state + at, size - at);
         const unsigned found = tag_of(word);
         *tag++ = (unsigned char)found;
-        if (found == 0xff) { /* hashes: many in a row */
+        if (found == 0xff) {
             const uint64_t whole = little(word);
             memcpy(byte, &whole, 8);
             byte += 8;

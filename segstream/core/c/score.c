@@ -9,7 +9,8 @@ PyObject *score_distances(PyObject *Py_UNUSED(module), PyObject *args) {
     Views views;
     if (views_of(args, "488", &views) < 0) return NULL;
     const Py_buffer *space = views.of, *centres = views.of + 1, *total = views.of + 2;
-    const int fits = space->ndim == 2 && centres->ndim == 2 && space->shape[1] == centres->shape[1] &&
+    const int fits = space->ndim == 2 && centres->ndim == 2 &&
+                     space->shape[1] == centres->shape[1] &&
                      count_of(total) == space->shape[0] * centres->shape[0];
     if (fits) {
         const Py_ssize_t n = space->shape[0], d = space->shape[1], k = centres->shape[0];

@@ -80,7 +80,7 @@ typedef struct {
     uint64_t record; /* number of the record that is read, counted from 1 */
 } Skimmer;
 
-/* -- JSON: each function gets where something begins and returns what is behind it --------------- */
+/* -- JSON: each function gets where something begins and returns what is behind it -- */
 
 static inline const char *blank(const char *at) {
     while (*at == ' ') at++;
@@ -218,7 +218,7 @@ static const char *object(Skimmer *self, long number, const char *at, const char
     }
 }
 
-/* -- times ---------------------------------------------------------------------------------------- */
+/* -- times -- */
 
 static int digits(const char *at, int count, int low, int high) {
     int value = 0;
@@ -262,7 +262,7 @@ static int64_t time_of(const Text *text) {
     return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + fraction;
 }
 
-/* -- calls ---------------------------------------------------------------------------------------- */
+/* -- calls -- */
 
 static int is_plain(const char *at, Py_ssize_t length) {
     unsigned char strange = 0;
@@ -410,7 +410,7 @@ static PyObject *Skimmer_read(Skimmer *self, PyObject *args) {
     return result;
 }
 
-/* -- the program: tuples of bytes, integers and floats, as `skim.py` makes them ------------------- */
+/* -- the program: tuples of bytes, integers and floats, as `skim.py` makes them -- */
 
 static Text text_in(PyObject *bytes) {
     Text text = {NULL, 0};
