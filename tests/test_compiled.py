@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import DataError
+from redis.connection import HiredisRespSerializer
 
 from segstream.core import compiled
 from segstream.core.event import _coded
 from segstream.core.hash import murmur2
 from segstream.core.model import Model
 from segstream.core.row import _suspects
+from segstream.shell.redis_client import Packer, connect
 from tests.streams import generate
 from tests.test_core_oracle import core_of
 
@@ -112,3 +115,37 @@ def test_suspects_are_the_same_or_more(
 def test_arguments_that_do_not_fit_are_refused(name: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises((ValueError, TypeError)):
         getattr(compiled.functions, name)(*arguments)
+
+
+ARGUMENTS = st.text() | st.binary() | st.integers() | st.floats() | st.binary().map(bytearray)
+
+
+def packed_by(packer: Any, command: tuple[Any, ...]) -> Any:
+    """In one piece; or the kind of error."""
+    try:
+        return b"".join(packer.pack(*command))
+    except (UnicodeEncodeError, DataError) as error:
+        return type(error)
+
+
+@needed
+@given(st.sampled_from(["MSET", b"GET", "CONFIG GET", b"A B", " "]), st.lists(ARGUMENTS))
+def test_commands_are_those_of_the_library(name: str | bytes, arguments: list[Any]) -> None:
+    command = (name, *arguments)
+    mine = packed_by(Packer(compiled.functions), command)
+    assert mine == packed_by(HiredisRespSerializer(), command)
+
+
+@needed
+@pytest.mark.parametrize("length", [0, 9, 10, 99, 100, 99_999, 100_000])
+def test_lengths_of_commands(length: int) -> None:
+    command = ("SET", "k" * length, bytes(length), *["more"] * (length % 1_000))
+    mine = packed_by(Packer(compiled.functions), command)
+    assert mine == packed_by(HiredisRespSerializer(), command)
+
+
+def test_redis_is_asked_in_commands_packed_here() -> None:
+    """The library hands the packer to its connections."""
+    client: Any = connect("redis://localhost:1")
+    packer = client.connection_pool.make_connection()._command_packer
+    assert isinstance(packer, Packer) == (compiled.functions is not None)

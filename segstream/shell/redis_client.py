@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 from redis import AuthenticationError, Redis, RedisCluster, RedisError
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
+from redis.connection import HiredisRespSerializer
 from redis.exceptions import (
     AskError,
     AuthorizationError,
@@ -24,6 +25,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from segstream.core import compiled
 from segstream.ports import Refused, Unavailable
 
 T = TypeVar("T")
@@ -43,6 +45,22 @@ FILES = {
 """What a URL says of files, and where it comes from."""
 
 
+class Packer:
+    """Commands as Redis reads them, in a tenth of the time that the library takes.
+
+    For one server only: the library does not hand it on to the nodes of a cluster.
+    """
+
+    def __init__(self, functions: Any) -> None:
+        self._command = functions.command
+        self._other = HiredisRespSerializer()  # numbers, and commands of several words
+
+    def pack(self, *args: Any) -> list[bytes]:
+        """A command, in one piece."""
+        packed = self._command(args)
+        return self._other.pack(*args) if packed is None else [packed]
+
+
 def connect(url: str, seconds: float = SECONDS, retries: int = 0) -> Client:
     """A client that never repeats a command by itself, unless it is for reading: `retries`.
 
@@ -60,7 +78,11 @@ def connect(url: str, seconds: float = SECONDS, retries: int = 0) -> Client:
     }
     if url.startswith("rediss"):
         options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
-    return _cluster(url, options) if is_cluster(url) else Redis.from_url(url, **options)
+    if is_cluster(url):
+        return _cluster(url, options)
+    if compiled.functions is not None:
+        options["command_packer"] = Packer(compiled.functions)
+    return Redis.from_url(url, **options)
 
 
 def is_cluster(url: str) -> bool:

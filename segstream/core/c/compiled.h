@@ -27,6 +27,7 @@ PyObject *ids_murmur2(PyObject *module, PyObject *args);
 PyObject *ids_suspects(PyObject *module, PyObject *args);
 PyObject *packing_pack(PyObject *module, PyObject *args);
 PyObject *packing_unpack(PyObject *module, PyObject *args);
+PyObject *resp_command(PyObject *module, PyObject *arguments);
 PyObject *rings_accept(PyObject *module, PyObject *args);
 PyObject *rings_advance(PyObject *module, PyObject *args);
 PyObject *rings_rotate(PyObject *module, PyObject *args);

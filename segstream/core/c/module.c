@@ -34,6 +34,7 @@ static PyMethodDef functions[] = {
     {"accept", rings_accept, METH_VARARGS, "See rings.c."},
     {"advance", rings_advance, METH_VARARGS, "See rings.c."},
     {"coded", ids_coded, METH_VARARGS, "See ids.c."},
+    {"command", resp_command, METH_O, "See resp.c."},
     {"distances", score_distances, METH_VARARGS, "See score.c."},
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
     {"pack", packing_pack, METH_VARARGS, "See packing.c."},

@@ -2,7 +2,8 @@
 
 #include "compiled.h"
 
-#define HEAD 64 /* bytes that are kept as they are */
+#define HEAD 64                 /* bytes that are kept as they are */
+#define ONES 0x0101010101010101 /* in each byte of a word */
 
 static inline Py_ssize_t words_of(Py_ssize_t size) { return (size - HEAD + 7) / 8; }
 
@@ -26,15 +27,26 @@ static inline uint64_t word_at(const unsigned char *at, Py_ssize_t left) {
     return word;
 }
 
-/* A bit for each byte that is not zero. */
-static inline unsigned tag_of(uint64_t word) {
-    const uint64_t low = 0x7f7f7f7f7f7f7f7f;
-    const uint64_t high = (((word & low) + low) | word) & ~low; /* the high bit of each of them */
-    return (unsigned)((high >> 7) * 0x0102040810204080 >> 56);
+/* 1 in each byte that is not zero. */
+static inline uint64_t marked(uint64_t word) {
+    return ((((word & 0x7f * ONES) + 0x7f * ONES) | word) >> 7) & ONES;
 }
 
+/* A bit for each byte of `marked`, and back. */
+static inline unsigned tag_of(uint64_t marks) { return (unsigned)(marks * 0x0102040810204080 >> 56); }
+
+static inline uint64_t marks_of(unsigned tag) {
+    return marked(tag * ONES & 0x8040201008040201);
+}
+
+/* Of each byte of `marked`, how many there are up to it. */
+static inline uint64_t counted(uint64_t marks) { return marks * ONES; }
+
+/* How many bits of a byte are 1. */
+static inline unsigned bits_of(unsigned byte) { return (unsigned)(counted(marks_of(byte)) >> 56); }
+
 /* Bits of the map from word 64 x `chunk` on. */
-static inline uint64_t marks_of(const unsigned char *map, Py_ssize_t bytes, Py_ssize_t chunk) {
+static inline uint64_t chunk_of(const unsigned char *map, Py_ssize_t bytes, Py_ssize_t chunk) {
     return word_at(map + 8 * chunk, bytes - 8 * chunk);
 }
 
@@ -49,40 +61,35 @@ static inline int lowest(uint64_t bits) {
 #endif
 }
 
-/* Write a State of `size` bytes to `to`; how many bytes it has become. Which words and bytes are
- * zero cannot be foreseen, so nothing here branches on it but for whole words, as hashes are. */
-static Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, unsigned char *to,
-                         uint32_t *there) {
-    const Py_ssize_t words = words_of(size), map = (words + 7) / 8;
-    Py_ssize_t count = 0;
+/* Write a State of `size` bytes to `to`, with room for as many bytes behind; how many bytes it has
+ * become. Which words and bytes are zero cannot be foreseen, so nothing here branches on it. */
+static Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, unsigned char *to) {
+    const Py_ssize_t words = words_of(size), map = (words + 7) / 8, chunks = (words + 63) / 64;
     memcpy(to, state, HEAD);
     state += HEAD;
     size -= HEAD;
+    unsigned char *marks = to + HEAD, *tag = marks + map;
     for (Py_ssize_t m = 0; m < map; m++) {
-        unsigned marks = 0;
-        for (Py_ssize_t w = 8 * m; w < 8 * m + 8 && w < words; w++) {
-            const unsigned is_there = word_at(state + 8 * w, size - 8 * w) != 0;
-            marks |= is_there << w % 8;
-            there[count] = (uint32_t)w;
-            count += is_there;
-        }
-        to[HEAD + m] = (unsigned char)marks;
+        const unsigned char *at = state + 64 * m;
+        unsigned bits = 0;
+        if (64 * m + 64 <= size)
+            for (int w = 0; w < 8; w++) bits |= (unsigned)(word_at(at + 8 * w, 8) != 0) << w;
+        else
+            for (Py_ssize_t w = 8 * m; w < words; w++)
+                bits |= (unsigned)(word_at(state + 8 * w, size - 8 * w) != 0) << w % 8;
+        marks[m] = (unsigned char)bits;
     }
-    unsigned char *tag = to + HEAD + map, *byte = tag + count;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        const Py_ssize_t at = 8 * (Py_ssize_t)there[i];
-        const uint64_t word = word_at(state + at, size - at);
-        const unsigned found = tag_of(word);
-        *tag++ = (unsigned char)found;
-        if (found == 0xff) {
-            const uint64_t whole = little(word);
-            memcpy(byte, &whole, 8);
-            byte += 8;
-            continue;
-        }
-        for (int b = 0; b < 8; b++) {
-            *byte = (unsigned char)(word >> 8 * b);
-            byte += found >> b & 1;
+    unsigned char *byte = tag;
+    for (Py_ssize_t m = 0; m < map; m++) byte += bits_of(marks[m]);
+    for (Py_ssize_t c = 0; c < chunks; c++) {
+        for (uint64_t left = chunk_of(marks, map, c); left != 0; left &= left - 1) {
+            const Py_ssize_t at = 8 * (64 * c + lowest(left));
+            const uint64_t word = word_at(state + at, size - at), found = marked(word);
+            const uint64_t places = counted(found);
+            *tag++ = (unsigned char)tag_of(found);
+            /* A zero is written where the next byte will be. */
+            for (int b = 0; b < 8; b++) byte[places << 8 >> 8 * b & 0xff] = word >> 8 * b & 0xff;
+            byte += places >> 56;
         }
     }
     return byte - to;
@@ -95,13 +102,11 @@ PyObject *packing_pack(PyObject *Py_UNUSED(module), PyObject *args) {
     const Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(args, 2));
     const Py_ssize_t count = count_of(views.of + 1);
     const int64_t *rows = views.of[1].buf;
-    /* With room behind: what is written is known to count only later. */
     unsigned char *room = PyErr_Occurred() ? NULL : PyMem_Malloc(2 * size + 64);
-    uint32_t *there = room == NULL ? NULL : PyMem_Calloc(words_of(size) + 1, sizeof(uint32_t));
-    PyObject *made = there == NULL ? NULL : PyList_New(count);
+    PyObject *made = room == NULL ? NULL : PyList_New(count);
     for (Py_ssize_t i = 0; made != NULL && i < count; i++) {
         const unsigned char *state = (unsigned char *)views.of[0].buf + rows[i] * size;
-        const Py_ssize_t length = packed(state, size, room, there);
+        const Py_ssize_t length = packed(state, size, room);
         PyObject *bytes = PyBytes_FromStringAndSize((char *)room, length);
         if (bytes == NULL)
             Py_CLEAR(made);
@@ -111,7 +116,6 @@ PyObject *packing_pack(PyObject *Py_UNUSED(module), PyObject *args) {
     release(&views);
     if (made == NULL && !PyErr_Occurred()) PyErr_NoMemory();
     PyMem_Free(room);
-    PyMem_Free(there);
     return made;
 }
 
@@ -125,11 +129,10 @@ static int unpacked(const unsigned char *from, Py_ssize_t length, unsigned char 
     size -= HEAD;
     const unsigned char *marks = from + HEAD, *tag = marks + map, *byte = tag, *end = from + length;
     const Py_ssize_t chunks = (words + 63) / 64;
-    for (Py_ssize_t c = 0; c < chunks; c++)
-        for (uint64_t left = marks_of(marks, map, c); left != 0; left &= left - 1) byte++;
+    for (Py_ssize_t m = 0; m < map; m++) byte += bits_of(marks[m]);
     if (byte > end || (words % 8 != 0 && marks[map - 1] >> words % 8 != 0)) return 0;
     for (Py_ssize_t c = 0; c < chunks; c++) {
-        for (uint64_t left = marks_of(marks, map, c); left != 0; left &= left - 1) {
+        for (uint64_t left = chunk_of(marks, map, c); left != 0; left &= left - 1) {
             const Py_ssize_t at = 8 * (64 * c + lowest(left));
             const unsigned found = *tag++;
             uint64_t word = 0;
@@ -139,15 +142,12 @@ static int unpacked(const unsigned char *from, Py_ssize_t length, unsigned char 
                     if (byte == end) return 0;
                     word |= (uint64_t)*byte++ << 8 * b;
                 }
-            } else if (found == 0xff) {
-                word = word_at(byte, 8);
-                byte += 8;
             } else {
-                for (int b = 0; b < 8; b++) {
-                    const uint64_t is_there = found >> b & 1;
-                    word |= (*byte & (0 - is_there)) << 8 * b;
-                    byte += is_there;
-                }
+                const uint64_t there = marks_of(found), places = counted(there);
+                for (int b = 0; b < 8; b++)
+                    word |= (uint64_t)byte[places << 8 >> 8 * b & 0xff] << 8 * b;
+                word &= 0xff * there;
+                byte += places >> 56;
             }
             if (at + 8 <= size) {
                 word = little(word);
