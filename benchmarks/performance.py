@@ -99,7 +99,7 @@ def _end_to_end(results: Sequence[Found]) -> Iterator[str]:
 def _stages(rows: Sequence[Found]) -> Iterator[str]:
     yield "## The core alone, by stage\n"
     yield (
-        "CPU of one event, µs; States in memory, one partition of four. Of `step`: windows "
+        "CPU of one event, µs; States in memory, each of four partitions alone. Of `step`: windows "
         "(advance), features (vectorize), distances (assign), hysteresis (compare), records of "
         "changes (say), and the rest, which unpacks, sorts and packs.\n"
     )

@@ -1,9 +1,10 @@
-"""The pure core in memory, stage by stage: µs of CPU per event. No servers, some seconds.
+"""The pure core in memory, stage by stage: µs of CPU per event. No servers, a few minutes.
 
     python -m benchmarks stages [--profile]
 
-One partition of four, every customer known and settled before anything is measured. `load` and
-`write` are those of memory and are not shown. Of 10⁷ customers, only those that come are made up.
+Each of four partitions alone, every customer known and settled before anything is measured: of hot
+traffic the partition of the most active customer is another one than the rest. `load` and `write`
+are those of memory and are not shown. Of 10⁷ customers, only those that come are made up.
 """
 
 import cProfile
@@ -44,6 +45,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
 }
 """Of `step`: what is timed when it is called (of each, what there is)."""
 WHERE = Partition(0, PARTITIONS, "murmur2", "customer-events")
+EVERYWHERE = [WHERE._replace(number=number) for number in range(PARTITIONS)]
 SIZES = (500, 2_000, 5_000)
 CUSTOMERS = (100_000, 1_000_000, 10_000_000)
 
@@ -59,11 +61,21 @@ class Timed(NamedTuple):
 
 
 class Bench:
-    """One kind of traffic: the function, the settled customers, and the events to come."""
+    """One kind of traffic on a partition: the function, settled customers, events to come.
+
+    `events`: of them, at most; the partition has as many on average.
+    """
 
     def __init__(
-        self, settings: Settings, zipf: float, customers: int, events: int, of: Sample | None = None
+        self,
+        settings: Settings,
+        zipf: float,
+        customers: int,
+        events: int,
+        of: Sample | None = None,
+        where: Partition = WHERE,
     ) -> None:
+        self.where = where
         made = of or sample(zipf)
         self.function = Function(settings.definition)
         self.models = {made.record.model: Model(made.record)}
@@ -72,17 +84,17 @@ class Bench:
         settled = Settled.of(made, customers, PARTITIONS, only)
         self.store = MemoryStore()
         there = None
-        for outcome in settled.outcomes(settings, WHERE.number, 0):
-            self.store.write([Write(WHERE.number, there, outcome)])
+        for outcome in settled.outcomes(settings, where.number, 0):
+            self.store.write([Write(where.number, there, outcome)])
             there = outcome.checkpoint.position
         coming = live(
             settled.who, len(ranks), first=made.sent, start=START_MS, customer=customer
-        ).on(WHERE.number)
+        ).on(where.number)
         self.records = records([value for _, _, value in coming.records()][:events], 0)
 
     def run(self, size: int, profile: cProfile.Profile | None = None) -> Timed:
         """Compute the events in batches of `size`, from the settled customers on."""
-        n = WHERE.number
+        n = self.where.number
         store = MemoryStore(
             dict(self.store.meta),
             {n: dict(self.store.states[n])},
@@ -95,7 +107,8 @@ class Bench:
     def _run(
         self, held: Records, size: int, store: MemoryStore, profile: cProfile.Profile | None
     ) -> Timed:
-        f, n, seconds = self.function, WHERE.number, dict.fromkeys(STAGES, 0.0)
+        f, where, seconds = self.function, self.where, dict.fromkeys(STAGES, 0.0)
+        n = where.number
 
         def timed(stage: str, call: Callable[[], T]) -> T:
             if profile is not None:
@@ -112,11 +125,11 @@ class Bench:
         outputs: Counter[str] = Counter()
         while len(held):
             part = held.part(0, size)
-            decoded = timed("decode", lambda: f.decode(part, WHERE))  # noqa: B023
+            decoded = timed("decode", lambda: f.decode(part, where))  # noqa: B023
             batch = timed("gather", lambda: f.gather(part, decoded, base, self.models))  # noqa: B023
             customers = f.touched(batch, base, store.due(n, f.due_minutes(batch))[1])
             states = (customers, store.load({n: customers})[n][1])
-            outcome = timed("step", lambda: f.step(batch, base, WHERE, self.models, states))  # noqa: B023
+            outcome = timed("step", lambda: f.step(batch, base, where, self.models, states))  # noqa: B023
             if not store.write([Write(n, base.position, outcome)]):
                 raise AssertionError("the store stands elsewhere")
             base, held = outcome.checkpoint, held.part(batch.size)
@@ -160,7 +173,7 @@ def run(
     *,
     customers: Sequence[int] = CUSTOMERS,
     events: int = 25_000,
-    repeats: int = 7,
+    repeats: int = 5,
     of: int | None = None,
 ) -> list[dict[str, Any]]:
     """A row per kind of traffic, number of customers, and size of a batch."""
@@ -169,19 +182,33 @@ def run(
     for name, zipf in TRAFFICS:
         tell(f"stages: {name} traffic, {', '.join(f'{c:,}' for c in customers)} customers")
         made = sample(zipf, of) if of else sample(zipf)
-        benches = {number: Bench(settings, zipf, number, events, made) for number in customers}
+        benches = {
+            number: [Bench(settings, zipf, number, events, made, where) for where in EVERYWHERE]
+            for number in customers
+        }
         cases = [(number, size) for number in customers for size in SIZES]
         cases = [(n, s) for n, s in cases if s == SIZES[-1] or n == customers[0]]
         frozen()
         found = defaultdict(list)
         for _ in range(repeats):  # round and round: a noisy neighbour disturbs all alike
             for number, size in cases:
-                found[number, size].append(benches[number].run(size))
+                found[number, size].append(together([b.run(size) for b in benches[number]]))
         rows += [
             {"traffic": name, "zipf": zipf, "customers": number, "batch": size, **_figures(runs)}
             for (number, size), runs in found.items()
         ]
     return rows
+
+
+def together(runs: Sequence[Timed]) -> Timed:
+    """All that several took."""
+    return Timed(
+        {stage: sum(run.seconds[stage] for run in runs) for stage in STAGES},
+        {part: sum(run.parts.get(part, 0.0) for run in runs) for part in PARTS},
+        sum(run.events for run in runs),
+        sum(run.touched for run in runs),
+        sum((run.outputs for run in runs), Counter()),
+    )
 
 
 def frozen() -> None:
