@@ -18,6 +18,8 @@ from segstream.core import compiled
 from segstream.shell.local.jars import locked_jars
 
 PROC = Path("/proc")
+MINE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+"""The cores that this process was given; `aside` leaves it some of them for a while."""
 _PACKAGES = ("segstream", "confluent-kafka", "msgspec", "numpy", "redis", "hiredis", "xxhash")
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 
@@ -55,13 +57,10 @@ def cores(number: int = 1) -> tuple[set[int], set[int]] | None:
 
     Where there are not enough, the segmenters share the last one.
     """
-    if not hasattr(os, "sched_getaffinity"):
+    if len(MINE) < 2:
         return None
-    mine = sorted(os.sched_getaffinity(0))
-    if len(mine) < 2:
-        return None
-    own = mine[-number:] if len(mine) > number else mine[-1:]
-    return set(own), set(mine) - set(own)
+    own = MINE[-number:] if len(MINE) > number else MINE[-1:]
+    return set(own), set(MINE) - set(own)
 
 
 @contextmanager

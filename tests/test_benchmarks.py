@@ -1,6 +1,7 @@
 """The benchmarks' own arithmetic: percentiles, matching, settled customers, targets, the page."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks import check, performance
 from benchmarks.latency import matched, percentile
+from benchmarks.machine import aside, cores
 from benchmarks.memory import grown
 from benchmarks.settled import Settled, compute, records, sample
 from benchmarks.stages import PARTS, Bench
@@ -44,6 +46,20 @@ class TestPercentile:
         assert percentile([], 0.5) is None
         assert percentile([1.0] * 999, 0.999) is None
         assert percentile([*[1.0] * 999, 2.0], 0.999) == 1.0
+
+
+@pytest.mark.skipif(cores() is None, reason="one core, or none that can be chosen")
+@pytest.mark.parametrize("number", [1, 2])
+def test_segmenters_and_servers_never_share_a_core(number: int) -> None:
+    """Also those that are started while the rest stands aside, as all of a stage are."""
+    before = cores(number)
+    with aside():
+        seats, others = cores(number) or (set(), set())
+        assert (seats, others) == before
+        assert os.sched_getaffinity(0).isdisjoint(seats) or number > 1
+        assert seats.isdisjoint(others)
+        assert others
+    assert cores(number) == before
 
 
 def test_a_change_is_matched_to_the_event_that_it_names() -> None:
