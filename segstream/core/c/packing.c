@@ -2,8 +2,8 @@
 
 #include "compiled.h"
 
-#define HEAD 64                 /* bytes that are kept as they are */
-#define ONES 0x0101010101010101 /* in each byte of a word */
+#define HEAD 64                           /* bytes that are kept as they are */
+#define ONES UINT64_C(0x0101010101010101) /* in each byte of a word */
 
 static inline Py_ssize_t words_of(Py_ssize_t size) { return (size - HEAD + 7) / 8; }
 
