@@ -1,4 +1,4 @@
-"""The pure core in memory, stage by stage: µs of CPU per event. No servers, a few minutes.
+"""The pure core in memory, stage by stage: µs of CPU per event. No servers, a minute.
 
     python -m benchmarks stages [--profile]
 

@@ -19,7 +19,7 @@ from segstream.shell.redis_client import ERRORS, Client, ask, failure, primaries
 
 T = TypeVar("T")
 AT_ONCE = 100
-"""States in one MSET, of the many in a transaction: packing a large one takes twice as long."""
+"""States in one MSET, of many: the library takes twice as long to pack a large one."""
 
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
