@@ -24,7 +24,7 @@ from benchmarks.traffic import FLAT, HOT, people
 from consumers.settings import load
 from consumers.size import configured
 from segstream.core.footprint import allocated
-from segstream.core.output import change_headers, ms_text
+from segstream.core.output import change_headers, ms_text, source_header
 from segstream.core.step import Function
 from segstream.shell.local.servers import _valkey
 
@@ -109,7 +109,8 @@ def record_bytes(kind: str, *, headers: bool) -> int:
         size = len(json.dumps(body, separators=(",", ":"))) + len(body["customer"])
         if headers:
             customer = body["customer"].encode()
-            of = change_headers("123-123456789", "/segstream", customer, ms_text(0))
+            source = source_header("customer-events")
+            of = change_headers(b"123-123456789", source, customer, ms_text(0))
             size += sum(len(name) + len(value or b"") for name, value in of)
         sizes.append(size)
     return round(sum(sizes) / len(sizes))

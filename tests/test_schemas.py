@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jsonschema
+import msgspec
 import pytest
 import yaml
 from hypothesis import given
 from pydantic import ValidationError
 
 from scripts.make_schemas import CONTRACTS, schemas
+from segstream.core import output, record
 from segstream.core.call import read
 from segstream.core.spec import Fault, Invalid, parse_time
 from segstream.shell import contract
@@ -52,6 +54,15 @@ def test_the_schemas_are_those_of_the_models() -> None:
     """After a change of a model: `python scripts/make_schemas.py`."""
     written = {path.name: path.read_text() for path in SCHEMAS.glob("*.json")}
     assert written == schemas()
+
+
+@pytest.mark.parametrize("name", ["Change", "Membership", "EventRef", "Distance", "Reason"])
+def test_what_is_written_at_speed_has_the_fields_of_its_model(name: str) -> None:
+    written = msgspec.structs.fields(getattr(output, name))
+    model = getattr(record, name).model_fields
+    assert [field.encode_name for field in written] == [
+        field.alias or name for name, field in model.items()
+    ]
 
 
 @pytest.mark.parametrize("name", CONTRACTS)

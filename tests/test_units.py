@@ -22,6 +22,7 @@ from segstream.core.expression import (
     terms,
 )
 from segstream.core.hash import customer_hash, level_of, message_hashes, murmur2, partitions_of
+from segstream.core.output import ms_text, ms_texts, rounded
 from segstream.core.units import minor_units
 from tests import oracle_reading
 
@@ -90,8 +91,23 @@ def test_hashes_never_change() -> None:
     """They are in stored States: another value would need another layout."""
     assert f"{customer_hash('u-1'):016x}" == "2809d284fb93fe69"
     assert f"{customer_hash('a:Zoë'):016x}" == "a539cf8878c829db"
-    assert f"{message_hashes(['m-1'])[0]:016x}" == "1dc73f47c0140d66"
+    assert f"{message_hashes([b'm-1'])[0]:016x}" == "1dc73f47c0140d66"
     assert [level_of(h) for h in (2**64 - 1, 2**63, 2**63 - 1, 1, 0)] == [0, 0, 1, 63, 64]
+
+
+# --- numbers and times as they are written ---------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 2**43 - 1), max_size=8))
+def test_times_are_written_alike_one_by_one_and_together(times: list[int]) -> None:
+    assert ms_texts(np.array(times, np.int64)) == [ms_text(time) for time in times]
+
+
+@given(st.lists(st.floats(-1e9, 1e9), max_size=8))
+def test_numbers_are_rounded_as_people_do(values: list[float]) -> None:
+    found = rounded(np.array(values, np.float64)).tolist()
+    assert found == pytest.approx([round(value, 6) for value in values], rel=0, abs=1.1e-6)
+    assert all(len(repr(abs(value)).partition(".")[2]) <= 6 for value in found if abs(value) >= 1)
 
 
 # --- expressions ----------------------------------------------------------------------------

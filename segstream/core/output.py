@@ -1,20 +1,20 @@
 """What a batch says to the world: changes, memberships, samples, dead letters, as bytes.
 
-Plain dicts in the shapes of `record.py`, because they are written at speed; tests hold them
-against the pydantic models.
+Structs in the shapes of `record.py`, because they are written at speed; tests hold them against
+the pydantic models.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 
-from segstream.core.batch import Position
+from segstream.core.batch import Ints, Position
 from segstream.core.event import Headers
-from segstream.core.expression import MINUTE
+from segstream.core.expression import MINUTE, Floats
 from segstream.core.feature import Vectors
 from segstream.core.forward import UNREADABLE
 from segstream.core.model import Model
@@ -42,6 +42,48 @@ Header = tuple[str, bytes | None]
 encode = msgspec.json.encode
 
 
+class EventRef(msgspec.Struct, gc=False):
+    id: str
+    name: str
+
+
+class Distance(msgspec.Struct, gc=False, rename={"from_": "from"}):
+    from_: float | None
+    to: float
+
+
+class Reason(msgspec.Struct, gc=False):
+    feature: str
+    value: float | None
+    share: float
+
+
+class Change(msgspec.Struct, gc=False, rename={"from_": "from"}):
+    """`from_`, `to`: a SegmentRef as `segment_ref` writes it."""
+
+    customer: str
+    sequence: int
+    from_: msgspec.Raw | None
+    to: msgspec.Raw | None
+    cause: str
+    rule: str | None
+    at: str
+    event: EventRef | None
+    model: int
+    distance: Distance | None
+    reasons: list[Reason] | None
+
+
+class Membership(msgspec.Struct, gc=False):
+    customer: str
+    segment: int
+    name: str
+    since: str
+    at: str
+    model: int
+    sequence: int
+
+
 class Output(msgspec.Struct, frozen=True, gc=False):
     """A record to publish; `partition` as of customer-events (all samples go to the only one)."""
 
@@ -60,6 +102,12 @@ def ms_text(ms: int) -> str:
     return f"{_minute_text(minute)}{rest // 1000:02d}.{rest % 1000:03d}Z"
 
 
+def ms_texts(times: Ints) -> list[str]:
+    """`ms_text` of each of many, int64 [n]."""
+    texts: list[str] = np.datetime_as_string(times.astype("M8[ms]"), timezone="UTC").tolist()
+    return texts
+
+
 @lru_cache(4_096)
 def _minute_text(minute: int) -> str:
     return f"{datetime.fromtimestamp(minute * 60, UTC):%Y-%m-%dT%H:%M:}"
@@ -72,14 +120,17 @@ def number(value: float) -> float | None:
     return None if value != value else float(str(np.float32(value)))  # noqa: PLR0124 (NaN)
 
 
-def change_headers(
-    ce_id: str, source: str, customer: bytes, at: str
-) -> list[tuple[str, bytes | None]]:
-    """CloudEvents attributes of a change, binary mode."""
+def segment_ref(segment: int, name: str) -> msgspec.Raw:
+    """Id and name, as JSON: there are few, and many changes name them."""
+    return msgspec.Raw(encode({"segment": segment, "name": name}))
+
+
+def change_headers(ce_id: bytes, source: Header, customer: bytes, at: str) -> list[Header]:
+    """CloudEvents attributes of a change, binary mode. `source`: see `source_header`."""
     return [
         ("ce_specversion", b"1.0"),
-        ("ce_id", ce_id.encode()),
-        ("ce_source", source.encode()),
+        ("ce_id", ce_id),
+        source,
         ("ce_type", _CHANGE_TYPE),
         ("ce_subject", customer),
         ("ce_time", at.encode()),
@@ -87,9 +138,19 @@ def change_headers(
     ]
 
 
+def source_header(topic: str) -> Header:
+    """The topic of the events that lead to changes."""
+    return "ce_source", topic.encode()
+
+
+def rounded(values: Floats) -> Floats:
+    """To 6 digits behind the point, as a reader needs them; shares and distances."""
+    return np.rint(values * 1e6) / 1e6
+
+
 def reasons(
     model: Model, raw: Vectors, space: Vectors, left: Sequence[int], entered: Sequence[int]
-) -> list[list[dict[str, Any]]]:
+) -> list[list[Reason]]:
     """Per row: features by their share in (x − left)² − (x − entered)², largest first, at most 3.
 
     `left`, `entered`: positions of segments in the Model; left −1: the panel mean.
@@ -101,18 +162,15 @@ def reasons(
     best = np.argsort(-gains, axis=1, kind="stable")[:, :REASONS]
     first = np.take_along_axis(gains, best, axis=1)
     # One after the other: how they are added up must not depend on how many rows there are.
-    total = np.cumsum(gains, axis=1)[:, -1].tolist()
+    total = np.cumsum(gains, axis=1)[:, -1:]
+    helps = (first > 0) & (total > 0)
+    shares = rounded(np.divide(first, total, out=np.zeros_like(first), where=helps))
     names = [feature.name for feature in model.record.features]
-    rows = zip(raw.tolist(), best.tolist(), first.tolist(), total, strict=True)
+    values = np.take_along_axis(raw, best, axis=1)
+    columns = (helps.sum(axis=1), best, values, shares)
     return [
-        [
-            {"feature": names[j], "value": number(values[j]), "share": round(gain / whole, 6)}
-            for j, gain in zip(places, gains, strict=True)
-            if gain > 0
-        ]
-        if whole > 0
-        else []
-        for values, places, gains, whole in rows
+        [Reason(names[j], number(v), share) for j, v, share in zip(places[:n], *rest, strict=False)]
+        for n, places, *rest in zip(*(c.tolist() for c in columns), strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 They are the published contract: `schemas/*.json` is generated from them, and readers
 (the trainer, the command line, downstream consumers) validate with them.
-The worker writes the same shapes as plain dicts, because it writes many of them.
+The worker writes the same shapes as msgspec's Structs (`output.py`), because it writes many.
 """
 
 import hashlib

@@ -5,6 +5,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+from msgspec import Raw
 
 from segstream.core import forward, output
 from segstream.core.batch import Batch, Ints, Position, Span, minutes_of
@@ -14,7 +15,18 @@ from segstream.core.feature import Vectors
 from segstream.core.forward import Stray
 from segstream.core.hash import Partitioner, customer_hash, level_of
 from segstream.core.model import Model
-from segstream.core.output import Order, Output, Topic, encode, ms_text
+from segstream.core.output import (
+    Change,
+    Distance,
+    EventRef,
+    Header,
+    Membership,
+    Order,
+    Output,
+    Topic,
+    encode,
+    ms_text,
+)
 from segstream.core.row import SpanRows
 from segstream.core.segment import Move
 
@@ -52,6 +64,7 @@ class Report:
     ) -> None:
         self.partition, self.batch = partition, batch
         self.models, self.customers = models, customers
+        self._source = output.source_header(partition.topic)
         self._outputs: list[Output] = []
 
     def outputs(self) -> list[Output]:
@@ -69,72 +82,60 @@ class Report:
         reasons = output.reasons(model, evaluated.raw[row], evaluated.space[row], left, entered)
         known = {m.left for m in moves} | {m.entered for m in moves}
         segments = {segment: self._segment(model, segment) for segment in known}
-        every, rows = np.arange(len(moves)), evaluated.distances[row]
+        every, distances = np.arange(len(moves)), evaluated.distances[row]
         columns = (
-            found.code[[move.group for move in moves]],
-            found.rows.at[row],
+            found.code[found.rows.group[row]],
             found.rows.event[row],
             found.record[row],
             found.minute[row],
-            rows[every, left],  # whatever stands there for -1
-            rows[every, entered],
+            found.rows.at[row],
+            output.rounded(distances[every, left]),  # whatever stands there for -1
+            output.rounded(distances[every, entered]),
         )
-        facts = zip(moves, left, reasons, *(c.tolist() for c in columns), strict=True)
-        for move, old, why, code, at, event, record, minute, before, after in facts:
-            customer, when = self.customers[code], ms_text(at)
-            order = (record, int(minute < 0), minute, 0, customer.encode())
-            said = None
-            if event >= 0:
-                said = {"id": events.messages[event], "name": events.names[event]}
-            body = {
-                "customer": customer,
-                "sequence": move.sequence,
-                "from": segments[move.left],
-                "to": segments[move.entered],
-                "cause": move.cause,
-                "rule": move.rule,
-                "at": when,
-                "event": said,
-                "model": model.version,
-                "distance": {
-                    "from": None if old < 0 else round(before, 6),
-                    "to": round(after, 6),
-                },
-                "reasons": why,
-            }
-            self._say_change(order, customer, when, body)
-            membership = {
-                "customer": customer,
-                "segment": move.entered,
-                "name": model.names[move.entered],
-                "since": when,
-                "at": when,
-                "model": model.version,
-                "sequence": move.sequence,
-            }
-            self._say("memberships", order, order[-1], encode(membership))
+        times = output.ms_texts(found.rows.at[row])
+        facts = zip(moves, left, reasons, times, *(c.tolist() for c in columns), strict=True)
+        for move, old, why, when, code, event, record, minute, at, before, after in facts:
+            customer = self.customers[code]
+            change = Change(
+                customer,
+                move.sequence,
+                segments[move.left],
+                segments[move.entered],
+                move.cause,
+                move.rule,
+                when,
+                None
+                if event < 0
+                else EventRef(events.messages[event].decode(), events.names[event]),
+                model.version,
+                Distance(None if old < 0 else before, after),
+                why,
+            )
+            name = model.names[move.entered]
+            membership = Membership(
+                customer, move.entered, name, when, when, model.version, move.sequence
+            )
+            self._say_change((record, minute, at), change, encode(membership))
 
     def forgotten(
         self, model: Model, customer: str, tick: tuple[int, int], segment: int, sequence: int
     ) -> None:
         """A customer left for good at a tick (record, minute): a change to null, and a null."""
-        record, minute = tick
-        order = (record, 0, minute, 0, customer.encode())
-        body = {
-            "customer": customer,
-            "sequence": sequence,
-            "from": self._segment(model, segment),
-            "to": None,
-            "cause": "forgotten",
-            "rule": None,
-            "at": ms_text(minute * MINUTE),
-            "event": None,
-            "model": model.version,
-            "distance": None,
-            "reasons": None,
-        }
-        self._say_change(order, customer, ms_text(minute * MINUTE), body)
-        self._say("memberships", order, customer.encode(), None)
+        at, left, version = tick[1] * MINUTE, self._segment(model, segment), model.version
+        change = Change(
+            customer,
+            sequence,
+            left,
+            None,
+            "forgotten",
+            None,
+            ms_text(at),
+            None,
+            version,
+            None,
+            None,
+        )
+        self._say_change((*tick, at), change, None)
 
     def unsampled(self, customer: str, tick: tuple[int, int], level: int) -> None:
         """A panel customer was forgotten: a null sample."""
@@ -200,13 +201,22 @@ class Report:
         key, value = records.keys[record], records.values[record]
         self._say("events", order, key, value, headers, stray.partition)
 
-    def _say_change(self, order: Order, customer: str, at: str, body: dict[str, object]) -> None:
-        record, is_event, minute, _, key = order
-        ce_id = f"{self.partition.number}-{self.batch.records.offsets[record]}"
-        if not is_event:
-            ce_id += f"-{minute}-{customer_hash(customer):016x}"
-        headers = output.change_headers(ce_id, self.partition.topic, key, at)
-        self._say("changes", order, key, encode(body), headers)
+    def _say_change(
+        self, row: tuple[int, int, int], change: Change, membership: bytes | None
+    ) -> None:
+        """At a row (record, minute, T): the change, and what is now so."""
+        record, minute, at = row
+        key, number = change.customer.encode(), self.partition.number
+        order = (record, int(minute < 0), minute, 0, key)
+        ce_id = b"%d-%d" % (number, self.batch.records.offsets[record])
+        if minute >= 0:
+            ce_id += b"-%d-%016x" % (minute, customer_hash(change.customer))
+        headers = output.change_headers(ce_id, self._source, key, change.at)
+        position = self._position(order, at)
+        self._outputs += (
+            Output("changes", number, key, encode(change), headers, position, order),
+            Output("memberships", number, key, membership, [], position, order),
+        )
 
     def _say(
         self,
@@ -214,23 +224,28 @@ class Report:
         order: Order,
         key: bytes | None,
         value: bytes | None,
-        headers: list[tuple[str, bytes | None]] | None = None,
+        headers: list[Header] | None = None,
         partition: int | None = None,
     ) -> None:
         record, is_event, minute = order[:3]
-        if is_event:
-            offset = self.batch.records.offsets[record]
-            position = Position(offset + 1, int(self.batch.clock[record]))
-        else:
-            position = Position(self.batch.before(record), minute * MINUTE)
+        position = self._position(
+            order, int(self.batch.clock[record]) if is_event else minute * MINUTE
+        )
         target = self.partition.number if partition is None else partition
         self._outputs.append(Output(topic, target, key, value, headers or [], position, order))
 
-    def _segment(self, model: Model, segment: int) -> dict[str, object] | None:
+    def _position(self, order: Order, at: int) -> Position:
+        """Up to where the log is computed with a row, at which the clock stands at T."""
+        record, is_event = order[:2]
+        if is_event:
+            return Position(self.batch.records.offsets[record] + 1, at)
+        return Position(self.batch.before(record), at)
+
+    def _segment(self, model: Model, segment: int) -> Raw | None:
         """Id and name; a retired segment's name is that of the newest older version with it."""
         if segment == 0:
             return None
         if segment not in model.names:
             versions = (v for v in sorted(self.models, reverse=True) if v < model.version)
             model = next(m for m in map(self.models.__getitem__, versions) if segment in m.names)
-        return {"segment": segment, "name": model.names[segment]}
+        return output.segment_ref(segment, model.names[segment])
