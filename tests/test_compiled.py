@@ -106,8 +106,8 @@ def test_suspects_are_the_same_or_more(
         ("murmur2", ([b"a"],)),
         ("coded", ([[]], np.zeros(1, np.int64))),
         ("distances", (np.zeros((1, 2), np.float32), np.zeros((1, 3)), np.zeros((1, 1)))),
-        ("unpack", ([b"1"], np.zeros((2, 8), np.uint8), 8)),
-        ("unpack", ([1], np.zeros((1, 8), np.uint8), 8)),
+        ("unpack", ([b"1"], np.zeros((2, 8), np.uint8), 8, False)),
+        ("unpack", ([1], np.zeros((1, 8), np.uint8), 8, False)),
         ("rotate", (np.zeros((1, 2), np.uint16), np.zeros(1, np.int64), 3)),
     ],
 )

@@ -1,4 +1,6 @@
-"""States without their zeros: the form, both ways to it, and bytes that are none."""
+"""States without their zeros: the form, all ways to it, and bytes that are none."""
+
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -7,12 +9,23 @@ from hypothesis import strategies as st
 
 from segstream.core import compiled, packing
 
-WAYS = [None] if compiled.functions is None else [None, compiled.functions]
+WAYS: dict[str, tuple[ModuleType | None, bool]] = {"numpy": (None, False)}
+"""With which functions, and whether by instructions that not every processor has."""
+if compiled.functions is not None:
+    WAYS["compiled"] = compiled.functions, False
+if packing.GATHERS:
+    WAYS["compiled, gathers"] = compiled.functions, True
 
 
-@pytest.fixture(params=WAYS, ids=["numpy", "compiled"][: len(WAYS)])
+def go(by: str, patch: pytest.MonkeyPatch) -> None:
+    functions, gathers = WAYS[by]
+    patch.setattr(compiled, "functions", functions)
+    patch.setattr(packing, "GATHERS", gathers)
+
+
+@pytest.fixture(params=WAYS)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "functions", request.param)
+    go(request.param, monkeypatch)
 
 
 @st.composite
@@ -45,12 +58,12 @@ def test_the_form(way: None) -> None:
 
 
 @given(states(), st.data())
-def test_both_ways_agree(raw: packing.Raw, data: st.DataObject) -> None:
+def test_all_ways_agree(raw: packing.Raw, data: st.DataObject) -> None:
     size, found = raw.shape[1], []
     rows = np.array(data.draw(st.permutations(range(len(raw)))), np.int64)
     with pytest.MonkeyPatch.context() as patch:
-        for functions in WAYS:
-            patch.setattr(compiled, "functions", functions)
+        for by in WAYS:
+            go(by, patch)
             packed = packing.pack(raw, rows)
             back, wrong = packing.unpack(packed, size)
             assert wrong == -1
@@ -61,15 +74,15 @@ def test_both_ways_agree(raw: packing.Raw, data: st.DataObject) -> None:
 
 @given(states(), st.data())
 def test_what_is_no_state_is_found(raw: packing.Raw, data: st.DataObject) -> None:
-    """Any bytes are either a State, and then the same one for both, or the first that is none."""
+    """Any bytes are a State, and then the same one for all ways, or the first that is none."""
     blobs: list[bytes | None] = [*all_of(raw)]
     for _ in range(data.draw(st.integers(1, 2))):
         near = st.sampled_from([b for b in blobs if b] or [b""]).flatmap(broken)
         blobs.insert(data.draw(st.integers(0, len(blobs))), data.draw(near | st.binary()))
     found = []
     with pytest.MonkeyPatch.context() as patch:
-        for functions in WAYS:
-            patch.setattr(compiled, "functions", functions)
+        for by in WAYS:
+            go(by, patch)
             back, wrong = packing.unpack(blobs, raw.shape[1])
             found.append((wrong, back.tobytes() if wrong < 0 else b""))
     assert all(one == found[0] for one in found)

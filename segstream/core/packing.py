@@ -22,12 +22,14 @@ from segstream.core import compiled
 
 Raw = npt.NDArray[np.uint8]
 HEAD = 64
+GATHERS = compiled.functions is not None and compiled.functions.gathers()
+"""Whether this processor gathers bits fast; without, C does the same with other instructions."""
 
 
 def pack(states: Raw, rows: npt.NDArray[np.int64]) -> list[bytes]:
     """The packed form of some rows of uint8 [n, size]."""
     if compiled.functions is not None:
-        packed: list[bytes] = compiled.functions.pack(states, rows, states.shape[1])
+        packed: list[bytes] = compiled.functions.pack(states, rows, states.shape[1], GATHERS)
         return packed
     rest = np.zeros((len(rows), 8 * _words(states.shape[1])), np.uint8)
     rest[:, : states.shape[1] - HEAD] = states[rows, HEAD:]
@@ -44,9 +46,10 @@ def unpack(blobs: Sequence[bytes | None], size: int) -> tuple[Raw, int]:
 
     -1: all are.
     """
-    states = np.zeros((len(blobs), size), np.uint8)
     if compiled.functions is not None:
-        return states, compiled.functions.unpack(list(blobs), states, size)
+        states = np.empty((len(blobs), size), np.uint8)
+        return states, compiled.functions.unpack(list(blobs), states, size, GATHERS)
+    states = np.zeros((len(blobs), size), np.uint8)
     found = np.array([i for i, blob in enumerate(blobs) if blob is not None], np.int64)
     some = [blob for blob in blobs if blob is not None]
     read = _unpacked(some, size)

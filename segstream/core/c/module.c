@@ -36,6 +36,7 @@ static PyMethodDef functions[] = {
     {"coded", ids_coded, METH_VARARGS, "See ids.c."},
     {"command", resp_command, METH_O, "See resp.c."},
     {"distances", score_distances, METH_VARARGS, "See score.c."},
+    {"gathers", packing_gathers, METH_NOARGS, "See packing.c."},
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
     {"pack", packing_pack, METH_VARARGS, "See packing.c."},
     {"rotate", rings_rotate, METH_VARARGS, "See rings.c."},
