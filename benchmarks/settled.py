@@ -128,7 +128,7 @@ class Settled(NamedTuple):
             part = slice(at, at + _CHUNK)
             yield Outcome(
                 msgspec.structs.replace(checkpoint, clock=START_MS - left),
-                list(zip(customers[part], blobs[part], strict=True)),
+                dict(zip(customers[part], blobs[part], strict=True)),
                 [],
                 list(zip(minutes[part], customers[part], strict=True)),
                 [],

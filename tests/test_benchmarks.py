@@ -90,9 +90,9 @@ class TestSettled:
             outcomes = list(settled.outcomes(settings, partition, 5))
             checkpoint = outcomes[-1].checkpoint
             assert checkpoint.position == (5, START_MS)
-            writes = [write for outcome in outcomes for write in outcome.writes]
-            customers = [customer for customer, _ in writes]
-            states = layout.unpack([blob for _, blob in writes], customers)
+            writes = {c: blob for outcome in outcomes for c, blob in outcome.writes.items()}
+            customers = list(writes)
+            states = layout.unpack(list(writes.values()), customers)
             assert states["hash"].tolist() == [customer_hash(c) for c in customers]
             ranks = np.flatnonzero(settled.who.partition == partition)
             assert (states["counts"] == made.states["counts"][ranks // 4]).all()

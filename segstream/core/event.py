@@ -82,7 +82,7 @@ class Events(NamedTuple):
     values: npt.NDArray[np.float64]
     code: npt.NDArray[np.int64]
     customers: list[str]
-    messages: list[str]
+    messages: list[bytes]  # their ids, UTF-8
     names: list[str]
 
 
@@ -104,7 +104,7 @@ class Columns(NamedTuple):
     kind: Ints
     values: Floats
     customer: list[str]
-    message: list[str]
+    message: list[bytes]
     name: list[str]
 
     def where(self, mask: Bools) -> "Columns":
@@ -199,7 +199,8 @@ class Reader:
         if not all(customers):
             good &= np.array([customer is not None for customer in customers], bool)
         record = np.array(done, np.int64)
-        messages = _messages([c.messageId for c in calls], records, partition, record)
+        told = [c.messageId and c.messageId.encode() for c in calls]
+        messages = _messages(told, records, partition, record)
         return Columns(record, times, kinds, values, customers, messages, names).where(good)
 
     def _read(self, calls: list[Any]) -> tuple[Ints, list[str], Floats, Bools]:
@@ -239,7 +240,8 @@ class Reader:
             return
         time = records.appended[i] if reading.time is None else reading.time
         message = reading.message_id or f"{partition}-{records.offsets[i]}"
-        rest.calls.append((i, time, kind, values, reading.customer, message, reading.name))
+        texts = (reading.customer, message.encode(), reading.name)
+        rest.calls.append((i, time, kind, values, *texts))
 
     def _checked(self, field: int, body: dict[str, Any]) -> float | None:
         """The value at a field's path; None if missing; Invalid if it is of the wrong kind."""
@@ -287,7 +289,7 @@ def _float(number: float) -> float:
 class _Rest(NamedTuple):
     """What the authority has found. `calls`: rows of Columns."""
 
-    calls: list[tuple[int, int, int, list[float], str, str, str]]
+    calls: list[tuple[int, int, int, list[float], str, bytes, str]]
     controls: list[tuple[int, Control]]
     rejects: list[Reject]
 
@@ -376,11 +378,11 @@ def _candidates(values: Sequence[bytes | None], start: int, wanted: Bools) -> li
     ]
 
 
-def _messages(told: list[Any], records: Records, partition: int, record: Ints) -> list[str]:
+def _messages(told: list[Any], records: Records, partition: int, record: Ints) -> list[bytes]:
     """The message ids of some records; where none is told, partition and offset stand in."""
     if all(told):
         return told
-    places = (f"{partition}-{records.offsets[i]}" for i in record.tolist())
+    places = (b"%d-%d" % (partition, records.offsets[i]) for i in record.tolist())
     return [message or place for message, place in zip(told, places, strict=True)]
 
 

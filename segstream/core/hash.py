@@ -83,7 +83,6 @@ def level_of(hash64: int) -> int:
     return 64 - hash64.bit_length()
 
 
-def message_hashes(messages: Sequence[str]) -> npt.NDArray[np.uint64]:
+def message_hashes(messages: Sequence[bytes]) -> npt.NDArray[np.uint64]:
     """XXH3-64 of message ids, as kept in the ring of accepted ids."""
-    encoded = map(str.encode, messages)
-    return np.fromiter(map(xxh3_64_intdigest, encoded), np.uint64, len(messages))
+    return np.fromiter(map(xxh3_64_intdigest, messages), np.uint64, len(messages))

@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
     """What a batch leads to: State bytes to write, and records to publish in log order."""
 
     checkpoint: Checkpoint
-    writes: list[tuple[str, bytes]]
+    writes: dict[str, bytes]  # State of each customer
     deletes: list[str]
     indexed: list[tuple[int, str]]  # (minute of the period, customer): born
     unindexed: list[tuple[int, str]]  # forgotten
@@ -287,7 +287,7 @@ class _Step:
         )
         return Outcome(
             checkpoint,
-            list(zip([people.customers[i] for i in written.tolist()], blobs, strict=True)),
+            dict(zip(map(people.customers.__getitem__, written.tolist()), blobs, strict=True)),
             [people.customers[i] for i in np.flatnonzero(gone).tolist()],
             named(~self.existed & people.alive),
             named(gone),

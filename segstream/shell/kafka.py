@@ -42,6 +42,8 @@ from segstream.shell.transaction import (
 
 log = logging.getLogger(__name__)
 
+AT_ONCE = 500
+"""Messages that are taken apart together: so few that they are still in the cache."""
 METADATA_VERSION = "1"
 PARTITION_EOF = KafkaError._PARTITION_EOF  # noqa: SLF001 (the client's own name for it)
 OUT_OF_RANGE = {
@@ -134,10 +136,12 @@ class KafkaSource:
 
     def poll(self, limit: int, timeout: float) -> Fetched:
         """Whatever has arrived, at most `limit` records; waits only if nothing has."""
+        arrived = _Arrived()
         try:
-            messages = self._consumer.consume(limit, 0)
-            if not messages and timeout and (first := self._consumer.poll(timeout)) is not None:
-                messages = [first, *self._consumer.consume(limit, 0)]
+            self._drain(arrived, limit)
+            if not arrived.number and timeout and (first := self._consumer.poll(timeout)):
+                arrived.take([first])
+                self._drain(arrived, limit)
             # Belongs to this poll: read later, it could be that of a generation which has
             # given the partition to another worker.
             metadata = self._consumer.consumer_group_metadata()
@@ -150,10 +154,18 @@ class KafkaSource:
             )
         assigned, self._assigned = frozenset(self._assigned), set()
         revoked, self._revoked = frozenset(self._revoked), set()
-        records, at_end, strayed = _by_partition(messages)
-        self._since |= dict.fromkeys(strayed, NEVER)
+        self._since |= dict.fromkeys(arrived.strayed, NEVER)
         member = None if metadata == self._nobody else metadata
-        return Fetched(records, at_end, assigned, revoked, member, strayed)
+        at_end, strayed = frozenset(arrived.at_end), frozenset(arrived.strayed)
+        return Fetched(arrived.records, at_end, assigned, revoked, member, strayed)
+
+    def _drain(self, arrived: "_Arrived", limit: int) -> None:
+        """Take what is there, until there is no more."""
+        while asked := min(AT_ONCE, limit - arrived.number):
+            messages = self._consumer.consume(asked, 0)
+            arrived.take(messages)
+            if len(messages) < asked:
+                return
 
     def committed(self, partition: int) -> Published | None:
         """W; Unavailable while a transaction on it is pending (`committed` waits for it)."""
@@ -268,28 +280,40 @@ class KafkaSource:
 _Message: Any = Message  # its methods may all answer None, but those of a record do not
 
 
-def _by_partition(
-    messages: list[Any],
-) -> tuple[dict[int, Records], frozenset[int], frozenset[int]]:
-    """Messages as columns per partition; whose end was reached; who is not within the log."""
-    groups: defaultdict[int, list[Any]] = defaultdict(list)
-    at_end, strayed = set(), set()
-    columns = (map(method, messages) for method in (_Message.partition, _Message.error))
-    for message, partition, error in zip(messages, *columns, strict=True):
-        if error is None:
-            groups[partition].append(message)
-        elif error.code() == PARTITION_EOF:
-            at_end.add(partition)
-        elif error.code() in OUT_OF_RANGE:
-            strayed.add(partition)
-        elif error.code() in DENIED:
-            raise failure(f"topic {message.topic()}", error)
-        elif error.fatal():
-            raise Refused(f"Kafka: {error.str()}")
-        else:
-            log.warning("Kafka: %s", error.str())
-    records = {partition: records_of(group) for partition, group in groups.items()}
-    return records, frozenset(at_end), frozenset(strayed)
+class _Arrived:
+    """What a poll has brought: records per partition, whose end was reached, who is not within the
+    log."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.records: dict[int, Records] = {}
+        self.at_end: set[int] = set()
+        self.strayed: set[int] = set()
+
+    def take(self, messages: list[Any]) -> None:
+        """Add messages."""
+        self.number += len(messages)
+        groups: defaultdict[int, list[Any]] = defaultdict(list)
+        columns = (map(method, messages) for method in (_Message.partition, _Message.error))
+        for message, partition, error in zip(messages, *columns, strict=True):
+            if error is None:
+                groups[partition].append(message)
+            elif error.code() == PARTITION_EOF:
+                self.at_end.add(partition)
+            elif error.code() in OUT_OF_RANGE:
+                self.strayed.add(partition)
+            elif error.code() in DENIED:
+                raise failure(f"topic {message.topic()}", error)
+            elif error.fatal():
+                raise Refused(f"Kafka: {error.str()}")
+            else:
+                log.warning("Kafka: %s", error.str())
+        for partition, group in groups.items():
+            more = records_of(group)
+            there = self.records.setdefault(partition, more)
+            if there is not more:
+                for column, further in zip(there, more, strict=True):
+                    column.extend(further)  # type: ignore[attr-defined]  # lists, see records_of
 
 
 def records_of(messages: list[Any]) -> Records:

@@ -5,6 +5,7 @@
 """
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -15,11 +16,11 @@ from redis import Redis, RedisCluster, WatchError
 from segstream.core.batch import Checkpoint
 from segstream.core.step import Outcome
 from segstream.ports import Announced, Loaded, Refused, Unavailable, Write
-from segstream.shell.redis_client import ERRORS, Client, ask, failure, primaries
+from segstream.shell.redis_client import ERRORS, Client, ask, failure, is_packed, primaries
 
 T = TypeVar("T")
 AT_ONCE = 100
-"""States in one MSET, of many: the library takes twice as long to pack a large one."""
+"""States in one MSET where the library packs it: it takes twice as long to pack a large one."""
 
 _decode = msgspec.json.Decoder(Checkpoint).decode
 
@@ -53,6 +54,7 @@ class RedisStore:
         self._client = client
         # The slots of a cluster are on different nodes.
         self._one_server = not isinstance(client, RedisCluster)
+        self._at_once = sys.maxsize if is_packed(client) else AT_ONCE
         self.keys = Keys(namespace)
 
     def check(self) -> None:
@@ -110,7 +112,7 @@ class RedisStore:
         with redis.pipeline(transaction=False) as pipe:
             for partition, customers in wanted.items():
                 start = self.keys.customer(partition, "")
-                pipe.mget([self.keys.meta(partition), *(start + c for c in customers)])
+                pipe.mget([self.keys.meta(partition), *map(start.__add__, customers)])
             replies: list[Any] = pipe.execute()
         return {
             partition: (checkpoint_of(meta), blobs)
@@ -149,10 +151,10 @@ class RedisStore:
 
     def _put(self, pipe: Any, partition: int, outcome: Outcome) -> None:
         start = self.keys.customer(partition, "")
-        keys = [self.keys.meta(partition), *(start + customer for customer, _ in outcome.writes)]
-        values = [msgspec.json.encode(outcome.checkpoint), *(blob for _, blob in outcome.writes)]
-        for first in range(0, len(keys), AT_ONCE):
-            part = slice(first, first + AT_ONCE)
+        keys = [self.keys.meta(partition), *map(start.__add__, outcome.writes)]
+        values = [msgspec.json.encode(outcome.checkpoint), *outcome.writes.values()]
+        for first in range(0, len(keys), self._at_once):
+            part = slice(first, first + self._at_once)
             pairs: list[str | bytes] = [b""] * (2 * len(keys[part]))
             pairs[::2], pairs[1::2] = keys[part], values[part]
             pipe.execute_command("MSET", *pairs)  # `mset` would make a dict of them and undo it

@@ -85,6 +85,11 @@ def connect(url: str, seconds: float = SECONDS, retries: int = 0) -> Client:
     return Redis.from_url(url, **options)
 
 
+def is_packed(client: Client) -> bool:
+    """Whether the commands for it are packed by a Packer."""
+    return compiled.functions is not None and not isinstance(client, RedisCluster)
+
+
 def is_cluster(url: str) -> bool:
     """Whether a URL leads to one."""
     return url.partition("://")[0].endswith(CLUSTER)

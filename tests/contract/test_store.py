@@ -20,7 +20,7 @@ def outcome(
     clock: int = 0,
 ) -> Outcome:
     checkpoint = Checkpoint(offset, clock, LAYOUT, customers=offset)
-    return Outcome(checkpoint, [*writes], [*deletes], [*indexed], [*unindexed], [], {})
+    return Outcome(checkpoint, dict(writes), [*deletes], [*indexed], [*unindexed], [], {})
 
 
 def test_nothing_is_there_at_first(scene: Scene) -> None:

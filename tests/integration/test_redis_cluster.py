@@ -49,7 +49,7 @@ def store(client: Client, cluster: Cluster, unique: Callable[[str], str]) -> Red
 
 def outcome(offset: int, text: bytes, **more: Any) -> Outcome:
     """Writes all CUSTOMERS."""
-    writes = [(customer, text) for customer in CUSTOMERS]
+    writes = dict.fromkeys(CUSTOMERS, text)
     empty = Outcome(Checkpoint(offset, 0, "layout"), writes, [], [], [], [], {})
     return empty._replace(**more)
 
@@ -155,7 +155,7 @@ def test_a_slot_is_half_way(cluster: Cluster, store: RedisStore) -> None:
     slot = slot_of(cluster, store, 2)
     source = cluster.owner(slot)
     to = another(source)
-    more = outcome(2, b"second", indexed=[(9, "newcomer")], writes=[("newcomer", b"second")])
+    more = outcome(2, b"second", indexed=[(9, "newcomer")], writes={"newcomer": b"second"})
     cluster.begin_move(slot, to)
     moved, refused = 0, 0
     while True:

@@ -39,8 +39,8 @@ def test_a_customer_takes_what_is_computed(name: str, tmp_path: Path) -> None:
     ids = [f"{number:036d}" for number in range(CUSTOMERS)]
     blobs = [bytes(configured(here).state_bytes)] * CUSTOMERS
     indexed = [(customer_hash(customer) % 7, customer) for customer in ids]
-    whole = Outcome(Checkpoint(1, 0, ""), list(zip(ids, blobs, strict=True)), [], indexed, [], [],
-                    {})  # fmt: skip
+    states = dict(zip(ids, blobs, strict=True))
+    whole = Outcome(Checkpoint(1, 0, ""), states, [], indexed, [], [], {})
     with one_redis(tmp_path / "redis") as client:
         before = used(client)
         assert RedisStore(client, here.namespace).write([Write(3, None, whole)])

@@ -16,7 +16,7 @@ PARTITIONS = 4
 
 def write(partition: int, base: int | None, offset: int, text: bytes) -> Write:
     """Of one customer's State."""
-    empty = Outcome(Checkpoint(offset, 0, "layout"), [("u", text)], [], [], [], [], {})
+    empty = Outcome(Checkpoint(offset, 0, "layout"), {"u": text}, [], [], [], [], {})
     return Write(partition, None if base is None else Position(base, 0), empty)
 
 

@@ -298,7 +298,7 @@ def exercise(store: RedisStore) -> None:
     there = None
     for offset, born in ((1, True), (2, False)):
         checkpoint = Checkpoint(offset, 0, "layout")
-        writes = [("somebody", b"state")] if born else []
+        writes = {"somebody": b"state"} if born else {}
         deletes = [] if born else ["somebody"]
         births, deaths = ([(1, "somebody")], []) if born else ([], [(1, "somebody")])
         outcome = Outcome(checkpoint, writes, deletes, births, deaths, [], {})

@@ -418,6 +418,6 @@ class NoRing(World):
         numbers = count()
         with patch(
             "segstream.core.step.message_hashes",
-            lambda messages: message_hashes([f"{m} {next(numbers)}" for m in messages]),
+            lambda messages: message_hashes([b"%b %d" % (m, next(numbers)) for m in messages]),
         ):
             return super().run()

@@ -368,7 +368,9 @@ static int read_one(Skimmer *self, Py_ssize_t position, PyObject *value, Columns
     to->kind[to->count] = kind->kind;
     to->count++;
     PyObject *name = kind->name == Py_None ? text_of("", event) : Py_NewRef(kind->name);
-    PyObject *id = message->start == NULL ? Py_NewRef(Py_None) : text_of("", message);
+    PyObject *id = message->start == NULL
+                       ? Py_NewRef(Py_None)
+                       : PyBytes_FromStringAndSize(message->start, message->length);
     PyObject *customer = user->start != NULL ? text_of("", user) : text_of("a:", anonymous);
     int failed = append(to->names, name) < 0;
     failed |= append(to->messages, id) < 0;
@@ -381,7 +383,7 @@ PyDoc_STRVAR(read_doc,
              "names)\n\n"
              "Read what is plain of the wanted values (a list of bytes or None; bool [n]) into\n"
              "int64 [n], int64 [n] (-1: no time told), int64 [n] and float64 [n, fields].\n"
-             "A message of None: no id told. What was not read is missing in `record`.");
+             "A message's id is bytes; None: none told. What was not read is missing in `record`.");
 
 static PyObject *Skimmer_read(Skimmer *self, PyObject *args) {
     Views views;
