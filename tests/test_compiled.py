@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from segstream.core.event import _coded
 from segstream.core.hash import murmur2
 from segstream.core.model import Model
 from segstream.core.row import _suspects
+from segstream.core.segment import decide
 from segstream.shell.redis_client import Packer, connect
 from tests.streams import generate
 from tests.test_core_oracle import core_of
@@ -95,6 +97,56 @@ def test_suspects_are_the_same_or_more(
                 assert found is not None
                 assert found[i]
             seen[customer].add(message)
+
+
+DECISION = {
+    "segment": st.sampled_from([0, 2, 3, 5, 9]),
+    "stamp": st.sampled_from([1, 2]),
+    "sequence": st.just(7),
+    "pending": st.sampled_from([0, 0, 3, 5]),
+    "since": st.just(11),
+    "pending_since": st.sampled_from([0, 40, 50]),
+}
+ROW = st.tuples(
+    st.booleans(), st.lists(st.sampled_from([0.0, 1.0, 1.5, 2.0, 3.0]), min_size=3, max_size=3)
+)
+
+
+@needed
+@given(
+    st.lists(st.tuples(st.fixed_dictionaries(DECISION), st.lists(ROW, min_size=1, max_size=4))),
+    st.sampled_from([0, 20]),
+    st.sampled_from([2, 9]),
+)
+def test_decisions(groups: list[tuple[Any, list[Any]]], newcomer: int, agreed: int) -> None:
+    """Segments 2, 3 and 5, of version 2; distances with ties, and on the borders of the rules."""
+    dtype = np.dtype([(name, "<i8" if "since" in name else "<u4") for name in DECISION])
+    states = np.array([tuple(d[name] for name in DECISION) for d, _ in groups], dtype)
+    every = [row for _, rows in groups for row in rows]
+    first = np.cumsum([0, *(len(rows) for _, rows in groups)])[:-1]
+    numbers = np.arange(len(every))
+    group = np.repeat(np.arange(len(groups)), [len(rows) for _, rows in groups]).astype(np.int64)
+    at = 50 + 10 * (numbers - first[group])
+    event = np.where(np.array([is_event for is_event, _ in every], bool), numbers, -1)
+    rows: Any = SimpleNamespace(first=first, group=group, at=at, event=event)
+    known = object.__new__(Model)
+    known.version, known.ids = 2, np.array([2, 3, 5])
+    known.index = {2: 0, 3: 1, 5: 2}
+    distances = np.array([row for _, row in every], np.float64).reshape(-1, 3)
+    rules: Any = SimpleNamespace(clear=0.5, held=0.75, hold_ms=10, first_ms=newcomer)
+    asked = []
+
+    def nearest_under(version: int, row: int) -> int:
+        asked.append((version, row))
+        return agreed
+
+    def compute() -> Any:
+        mine = states.copy()
+        found = decide(mine, rows, known, distances, rules, nearest_under)
+        return found[0], found[1].tolist(), mine.tobytes(), [asked.pop(0) for _ in asked[:]]
+
+    mine, theirs = both(compute)
+    assert mine == theirs
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -35,6 +35,23 @@ def advance(
     sums: Array,
 ) -> int: ...
 def distances(space: Array, centres: Array, total: Array) -> None: ...
+def decide(
+    segment: Array,
+    stamp: Array,
+    sequence: Array,
+    pending: Array,
+    since: Array,
+    pending_since: Array,
+    rules: tuple[int, float, float, int, int],
+    nearest_under: Callable[[int, int], int],
+    first: Array,
+    at: Array,
+    event: Array,
+    distances: Array,
+    ids: Array,
+    changed: Array,
+    moves: Array,
+) -> int: ...
 def suspects(rings: Array, code: Array, messages: Array, suspect: Array) -> bool: ...
 def accept(
     ids: Array,

@@ -1,6 +1,7 @@
 """What a batch has to say, in log order: changes, memberships, samples, markers, dead letters."""
 
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from segstream.core.output import (
     ms_text,
 )
 from segstream.core.row import SpanRows
-from segstream.core.segment import Move
+from segstream.core.segment import Moves
 
 DAY_MINUTES = 1_440
 
@@ -71,70 +72,55 @@ class Report:
         """All of it, in the order of the log."""
         return sorted(self._outputs, key=attrgetter("order"))
 
-    def changes(self, evaluated: Evaluated, moves: Sequence[Move]) -> None:
+    def changes(self, evaluated: Evaluated, moves: Moves) -> None:
         """A change and the membership after it, for each move."""
-        if not moves:
+        if not moves.row:
             return
-        model, found, events = evaluated.model, evaluated.found, self.batch.decoded.events
-        row = np.array([move.row for move in moves])
-        left = [model.index.get(move.left, -1) for move in moves]
-        entered = [model.index[move.entered] for move in moves]
+        model, found, row = evaluated.model, evaluated.found, np.array(moves.row)
+        left = [model.index.get(segment, -1) for segment in moves.left]
+        entered = [model.index[segment] for segment in moves.entered]
         reasons = output.reasons(model, evaluated.raw[row], evaluated.space[row], left, entered)
-        known = {m.left for m in moves} | {m.entered for m in moves}
-        segments = {segment: self._segment(model, segment) for segment in known}
-        every, distances = np.arange(len(moves)), evaluated.distances[row]
-        columns = (
-            found.code[found.rows.group[row]],
-            found.rows.event[row],
-            found.record[row],
-            found.minute[row],
-            found.rows.at[row],
-            output.rounded(distances[every, left]),  # whatever stands there for -1
-            output.rounded(distances[every, entered]),
+        refs = {s: self._segment(model, s) for s in {*moves.left, *moves.entered}}
+        customers = [self.customers[c] for c in found.code[found.rows.group[row]].tolist()]
+        times, version = output.ms_texts(found.rows.at[row]), repeat(model.version)
+        changes = map(
+            Change,
+            customers,
+            moves.sequence,
+            [refs[segment] for segment in moves.left],
+            [refs[segment] for segment in moves.entered],
+            moves.cause,
+            moves.rule,
+            times,
+            self._events(found.rows.event[row]),
+            version,
+            _distances(evaluated.distances[row], left, entered),
+            reasons,
         )
-        times = output.ms_texts(found.rows.at[row])
-        facts = zip(moves, left, reasons, times, *(c.tolist() for c in columns), strict=True)
-        for move, old, why, when, code, event, record, minute, at, before, after in facts:
-            customer = self.customers[code]
-            change = Change(
-                customer,
-                move.sequence,
-                segments[move.left],
-                segments[move.entered],
-                move.cause,
-                move.rule,
-                when,
-                None
-                if event < 0
-                else EventRef(events.messages[event].decode(), events.names[event]),
-                model.version,
-                Distance(None if old < 0 else before, after),
-                why,
-            )
-            name = model.names[move.entered]
-            membership = Membership(
-                customer, move.entered, name, when, when, model.version, move.sequence
-            )
-            self._say_change((record, minute, at), change, encode(membership))
+        names = [model.names[segment] for segment in moves.entered]
+        memberships = map(
+            Membership, customers, moves.entered, names, times, times, version, moves.sequence
+        )
+        places = (found.record[row], found.minute[row], found.rows.at[row])
+        rows = zip(*(column.tolist() for column in places), strict=True)
+        for place, change, membership in zip(rows, changes, memberships, strict=True):
+            self._say_change(place, change, encode(membership))
+
+    def _events(self, rows: Ints) -> list[EventRef | None]:
+        """What is said of the events of some rows; of a tick, nothing."""
+        messages, names = self.batch.decoded.events.messages, self.batch.decoded.events.names
+        return [
+            None if event < 0 else EventRef(messages[event].decode(), names[event])
+            for event in rows.tolist()
+        ]
 
     def forgotten(
         self, model: Model, customer: str, tick: tuple[int, int], segment: int, sequence: int
     ) -> None:
         """A customer left for good at a tick (record, minute): a change to null, and a null."""
         at, left, version = tick[1] * MINUTE, self._segment(model, segment), model.version
-        change = Change(
-            customer,
-            sequence,
-            left,
-            None,
-            "forgotten",
-            None,
-            ms_text(at),
-            None,
-            version,
-            None,
-            None,
-        )
+        what = (None, "forgotten", None, ms_text(at), None, version, None, None)
+        change = Change(customer, sequence, left, *what)
         self._say_change((*tick, at), change, None)
 
     def unsampled(self, customer: str, tick: tuple[int, int], level: int) -> None:
@@ -249,3 +235,14 @@ class Report:
             versions = (v for v in sorted(self.models, reverse=True) if v < model.version)
             model = next(m for m in map(self.models.__getitem__, versions) if segment in m.names)
         return output.segment_ref(segment, model.names[segment])
+
+
+def _distances(distances: Floats, left: list[int], entered: list[int]) -> list[Distance]:
+    """To the centres left and entered, of each row; left −1: none."""
+    every = np.arange(len(distances))
+    to = output.rounded(distances[every, entered])
+    before = output.rounded(distances[every, left])  # whatever stands there for -1
+    return [
+        Distance(None if old < 0 else there, here)
+        for old, there, here in zip(left, before.tolist(), to.tolist(), strict=True)
+    ]

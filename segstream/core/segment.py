@@ -5,30 +5,32 @@ They are recognised by arrays; Python walks the rows of the others.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from msgspec.structs import astuple
 
+from segstream.core import compiled
 from segstream.core.batch import Ints
 from segstream.core.config import Hysteresis
 from segstream.core.expression import Floats
 from segstream.core.model import Longs, Model
 from segstream.core.window import Bools, Rows, States
 
+CAUSES = ("first", "behaviour", "time", "model")
+RULES = (None, "clear", "held", "retired")
 
-class Move(NamedTuple):
-    """A row at which a customer's segment changed. Segment 0 is none."""
 
-    row: int
-    group: int
-    left: int
-    entered: int
-    cause: str
-    rule: str | None
-    since: int
-    sequence: int
+class Moves(NamedTuple):
+    """Rows at which a customer's segment changed, as columns. Segment 0 is none."""
+
+    row: list[int]
+    left: list[int]
+    entered: list[int]
+    cause: list[str]
+    rule: list[str | None]
+    sequence: list[int]
 
 
 class Decision(msgspec.Struct, gc=False):
@@ -52,13 +54,15 @@ def decide(
     distances: Floats,
     hysteresis: Hysteresis,
     nearest_under: Callable[[int, int], int],
-) -> tuple[list[Move], Bools]:
+) -> tuple[Moves, Bools]:
     """Evaluate all rows; changes the decision fields of `states` (one per group) in place.
 
     `distances` float64 [rows, segments]; `nearest_under(version, row)` is the segment nearest to
     a row's vector under an older version. Returns the moves, in the order of the rows, and which
     groups have changed.
     """
+    if compiled.functions is not None:
+        return _decided(states, rows, model, distances, hysteresis, nearest_under)
     nearest = model.nearest(distances)
     own = _positions(states["segment"], model)
     at_home = nearest == own[rows.group]
@@ -72,7 +76,7 @@ def decide(
     states["stamp"][changed] = model.version
     restless = np.flatnonzero(~calm)
     if not len(restless):
-        return [], changed
+        return _moves([]), changed
     columns = (states[field][restless].tolist() for field in _FIELDS)
     decisions = [Decision(*values) for values in zip(*columns, strict=True)]
     walk = _Walk(model, hysteresis, nearest_under, distances)
@@ -83,7 +87,33 @@ def decide(
         for field, values in zip(_FIELDS, zip(*kept, strict=True), strict=True):
             states[field][groups] = values
     changed[groups] = True
-    return walk.moves, changed
+    return _moves(walk.moves), changed
+
+
+def _decided(
+    states: States,
+    rows: Rows,
+    model: Model,
+    distances: Floats,
+    hysteresis: Hysteresis,
+    nearest_under: Callable[[int, int], int],
+) -> tuple[Moves, Bools]:
+    """`decide`, compiled."""
+    functions: Any = compiled.functions
+    fields = [states[field] for field in ("segment", "stamp", "sequence", "pending")]
+    times = [states[field] for field in ("since", "pending_since")]
+    h = hysteresis
+    rules = (model.version, h.clear, h.held, h.hold_ms, h.first_ms)
+    where = (rows.first, rows.at, rows.event, distances, model.ids)
+    changed, moves = np.empty(len(states), bool), np.empty((len(rows.at), 6), np.int64)
+    number = functions.decide(*fields, *times, rules, nearest_under, *where, changed, moves)
+    row, left, entered, cause, rule, sequence = moves[:number].T.tolist()
+    causes, texts = [CAUSES[c] for c in cause], [RULES[r] for r in rule]
+    return Moves(row, left, entered, causes, texts, sequence), changed
+
+
+def _moves(rows: list[tuple[int, int, int, str, str | None, int]]) -> Moves:
+    return Moves(*map(list, zip(*rows, strict=True))) if rows else Moves([], [], [], [], [], [])
 
 
 class _Walk:
@@ -100,7 +130,7 @@ class _Walk:
         # texts of the settings: not to be read again for every row
         self.hold_ms, self.first_ms = hysteresis.hold_ms, hysteresis.first_ms
         self.nearest_under, self.distances = nearest_under, distances
-        self.moves: list[Move] = []
+        self.moves: list[tuple[int, int, int, str, str | None, int]] = []  # see Moves
 
     def walk(self, decisions: list[Decision], groups: Ints, rows: Rows, nearest: Longs) -> Bools:
         """Apply the rows of some groups to their decisions; which of these have changed."""
@@ -109,23 +139,23 @@ class _Walk:
         which[groups] = np.arange(len(groups))
         which = which[rows.group]
         these = np.flatnonzero(which >= 0)
-        place = (these, rows.group[these], rows.at[these], rows.event[these] >= 0)
+        place = (these, rows.at[these], rows.event[these] >= 0)
         places = zip(*(column.tolist() for column in place), strict=True)
         entered = self.model.ids[nearest[these]].tolist()
         for i, where, nearest_id in zip(which[these].tolist(), places, entered, strict=True):
             touched[i] |= self.evaluate(decisions[i], where, nearest_id)
         return touched
 
-    def evaluate(self, d: Decision, place: tuple[int, int, int, bool], entered: int) -> bool:
+    def evaluate(self, d: Decision, place: tuple[int, int, bool], entered: int) -> bool:
         """Apply one row to a decision; whether anything changed.
 
-        `place`: row, group, T in ms, whether it is an event. `entered`: the nearest segment's id.
+        `place`: row, T in ms, whether it is an event. `entered`: the nearest segment's id.
         """
         if d.segment == entered:
             return self._stay(d)
         if d.segment == 0:
             return self._enter(d, place, entered)
-        row, _, at, is_event = place
+        row, at, is_event = place
         cause = "behaviour" if is_event else "time"
         own = self.model.index.get(d.segment)
         if own is None:
@@ -143,10 +173,10 @@ class _Walk:
             return self._move(d, place, entered, cause, "held")
         return False
 
-    def _enter(self, d: Decision, place: tuple[int, int, int, bool], entered: int) -> bool:
+    def _enter(self, d: Decision, place: tuple[int, int, bool], entered: int) -> bool:
         """A newcomer's first deeds say little: who fills a basket has not ordered *yet*."""
         if self.first_ms:
-            at = place[2]
+            at = place[1]
             if d.pending == 0:
                 d.pending, d.pending_since = entered, at
                 return True
@@ -168,19 +198,19 @@ class _Walk:
     def _move(
         self,
         d: Decision,
-        place: tuple[int, int, int, bool],
+        place: tuple[int, int, bool],
         entered: int,
         cause: str,
         rule: str | None,
     ) -> bool:
-        row, group, at, _ = place
+        row, at, _ = place
         # Would the version that last agreed with the current segment still agree? Then it was
         # not the customer who moved.
         version_changed = d.segment and d.stamp != self.model.version
         if version_changed and self.nearest_under(d.stamp, row) == d.segment:
             cause = "model"
         d.sequence += 1
-        self.moves.append(Move(row, group, d.segment, entered, cause, rule, d.since, d.sequence))
+        self.moves.append((row, d.segment, entered, cause, rule, d.sequence))
         d.segment, d.since, d.stamp = entered, at, self.model.version
         self._forget_pending(d)
         return True

@@ -202,9 +202,10 @@ class _Step:
             states, rows, model, distances, self.function.definition.hysteresis, nearest_under
         )
         self.report.changes(Evaluated(model, found, raw, space, distances), moves)
-        for move in moves:
-            self.changes[move.cause] += 1
-            self.move_count(move.left, move.entered)
+        for cause, number in Counter(moves.cause).items():
+            self.changes[cause] += number
+        for (left, entered), number in Counter(zip(moves.left, moves.entered, strict=True)).items():
+            self.move_count(left, entered, number)
         return changed
 
     def samples(self, found: SpanRows, states: States, terms: dict[Term, Floats]) -> None:
@@ -251,12 +252,11 @@ class _Step:
     def count(self, outcome: str, number: int) -> None:
         self.counts[outcome] += int(number)
 
-    def move_count(self, left: int, entered: int) -> None:
-        for segment, step in ((left, -1), (entered, 1)):
+    def move_count(self, left: int, entered: int, number: int = 1) -> None:
+        for segment, more in ((left, -number), (entered, number)):
             if segment:
-                number = self.segments.get(str(segment), 0) + step
-                self.segments[str(segment)] = number
-                if not number:
+                self.segments[str(segment)] = self.segments.get(str(segment), 0) + more
+                if not self.segments[str(segment)]:
                     del self.segments[str(segment)]
 
     def outcome(self) -> Outcome:

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define MOST_VIEWS 10
+#define MOST_VIEWS 15
 
 typedef struct {
     Py_buffer of[MOST_VIEWS];
@@ -33,3 +33,4 @@ PyObject *rings_accept(PyObject *module, PyObject *args);
 PyObject *rings_advance(PyObject *module, PyObject *args);
 PyObject *rings_rotate(PyObject *module, PyObject *args);
 PyObject *score_distances(PyObject *module, PyObject *args);
+PyObject *segment_decide(PyObject *module, PyObject *args);

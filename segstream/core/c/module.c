@@ -35,6 +35,7 @@ static PyMethodDef functions[] = {
     {"advance", rings_advance, METH_VARARGS, "See rings.c."},
     {"coded", ids_coded, METH_VARARGS, "See ids.c."},
     {"command", resp_command, METH_O, "See resp.c."},
+    {"decide", segment_decide, METH_VARARGS, "See segment.c."},
     {"distances", score_distances, METH_VARARGS, "See score.c."},
     {"gathers", packing_gathers, METH_NOARGS, "See packing.c."},
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
