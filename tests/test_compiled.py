@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from redis import DataError
 from redis.connection import HiredisRespSerializer
@@ -18,6 +18,7 @@ from segstream.core import compiled
 from segstream.core.event import _coded
 from segstream.core.hash import murmur2
 from segstream.core.model import Model
+from segstream.core.output import numbers
 from segstream.core.row import _suspects
 from segstream.core.segment import decide
 from segstream.shell.redis_client import Packer, connect
@@ -75,6 +76,22 @@ def test_ids(ids: list[str]) -> None:
     assert (some, code.tolist()) == (other, numbers.tolist())
 
 
+RAW = (
+    st.floats(width=32)
+    | st.floats(-20, 20, width=32)
+    | st.integers(-(10**8), 10**8).map(lambda cents: float(np.float32(cents / 100)))
+)
+
+
+@needed
+@given(st.lists(st.tuples(RAW, RAW)))
+@example([(0.0, -0.0), (2.0**24, 2.0**24 - 1), (1e-5, 0.1)])
+def test_values_in_few_digits(rows: list[tuple[float, float]]) -> None:
+    values = np.array(rows, np.float32).reshape(-1, 2)
+    mine, theirs = both(lambda: numbers(values))
+    assert [*map(repr, mine.ravel().tolist())] == [*map(repr, theirs.ravel().tolist())]
+
+
 HASHES = st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1])
 
 
@@ -122,6 +139,7 @@ def test_decisions(groups: list[tuple[Any, list[Any]]], newcomer: int, agreed: i
     """Segments 2, 3 and 5, of version 2; distances with ties, and on the borders of the rules."""
     dtype = np.dtype([(name, "<i8" if "since" in name else "<u4") for name in DECISION])
     states = np.array([tuple(d[name] for name in DECISION) for d, _ in groups], dtype)
+    states["pending_since"][states["pending"] == 0] = 0
     every = [row for _, rows in groups for row in rows]
     first = np.cumsum([0, *(len(rows) for _, rows in groups)])[:-1]
     numbers = np.arange(len(every))

@@ -4,6 +4,7 @@ Structs in the shapes of `record.py`, because they are written at speed; tests h
 the pydantic models.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,6 +13,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from segstream.core import compiled
 from segstream.core.batch import Ints, Position
 from segstream.core.event import Headers
 from segstream.core.expression import MINUTE, Floats
@@ -54,7 +56,7 @@ class Distance(msgspec.Struct, gc=False, rename={"from_": "from"}):
 
 class Reason(msgspec.Struct, gc=False):
     feature: str
-    value: float | None
+    value: float  # NaN is written as null
     share: float
 
 
@@ -116,13 +118,27 @@ def _minute_text(minute: int) -> str:
 # Small numbers are most of them, and the shortest text of a float32 takes a microsecond to find.
 @lru_cache(1 << 14)
 def number(value: float) -> float | None:
-    """A raw float32 as the shortest decimal that reads back as it; None = missing."""
-    return None if value != value else float(str(np.float32(value)))  # noqa: PLR0124 (NaN)
+    """A raw float32 as the shortest decimal that reads back as it; None = missing. A zero has no
+    sign: the cache takes both for one."""
+    return None if value != value else float(str(np.float32(value))) + 0.0  # noqa: PLR0124 (NaN)
 
 
 def segment_ref(segment: int, name: str) -> msgspec.Raw:
     """Id and name, as JSON: there are few, and many changes name them."""
     return msgspec.Raw(encode({"segment": segment, "name": name}))
+
+
+def numbers(values: Vectors) -> Floats:
+    """`number` of each, float64 of the same shape; NaN = missing, and null when it is written."""
+    if compiled.functions is None:
+        found = [math.nan if (n := number(v)) is None else n for v in values.ravel().tolist()]
+        return np.array(found, np.float64).reshape(values.shape)
+    told = np.empty(values.shape)
+    compiled.functions.shortest(np.ascontiguousarray(values), told)
+    left = np.isnan(told) & ~np.isnan(values)
+    if left.any():
+        told[left] = list(map(number, values[left].tolist()))
+    return told
 
 
 def change_headers(ce_id: bytes, source: Header, customer: bytes, at: str) -> list[Header]:
@@ -166,10 +182,10 @@ def reasons(
     helps = (first > 0) & (total > 0)
     shares = rounded(np.divide(first, total, out=np.zeros_like(first), where=helps))
     names = [feature.name for feature in model.record.features]
-    values = np.take_along_axis(raw, best, axis=1)
+    values = numbers(np.take_along_axis(raw, best, axis=1))
     columns = (helps.sum(axis=1), best, values, shares)
     return [
-        [Reason(names[j], number(v), share) for j, v, share in zip(places[:n], *rest, strict=False)]
+        [Reason(names[j], value, share) for j, value, share in zip(places[:n], *rest, strict=False)]
         for n, places, *rest in zip(*(c.tolist() for c in columns), strict=True)
     ]
 
@@ -207,14 +223,14 @@ def _cut(text: str) -> bytes:
 
 
 def sample(partition: int, level: int, minute: int, features: str, vector: list[float]) -> bytes:
-    """A panel customer's raw vector at a tick."""
+    """A panel customer's raw vector at a tick. `vector`: as `numbers` tells it."""
     return encode(
         {
             "partition": partition,
             "level": level,
             "at": ms_text(minute * MINUTE),
             "features": features,
-            "values": list(map(number, vector)),
+            "values": vector,
         }
     )
 

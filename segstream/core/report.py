@@ -137,7 +137,10 @@ class Report:
         code = found.code[found.rows.group[rows]]
         columns = (code, found.panel[rows], found.minute[rows], found.record[rows])
         for vector, hash64, (code_, level, minute, record) in zip(
-            vectors.tolist(), hashes, zip(*(c.tolist() for c in columns), strict=True), strict=True
+            output.numbers(vectors).tolist(),
+            hashes,
+            zip(*(c.tolist() for c in columns), strict=True),
+            strict=True,
         ):
             customer = self.customers[code_]
             value = output.sample(self.partition.number, level, minute, name, vector)

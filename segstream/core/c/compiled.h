@@ -33,4 +33,5 @@ PyObject *rings_accept(PyObject *module, PyObject *args);
 PyObject *rings_advance(PyObject *module, PyObject *args);
 PyObject *rings_rotate(PyObject *module, PyObject *args);
 PyObject *score_distances(PyObject *module, PyObject *args);
+PyObject *score_shortest(PyObject *module, PyObject *args);
 PyObject *segment_decide(PyObject *module, PyObject *args);

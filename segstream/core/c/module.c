@@ -41,6 +41,7 @@ static PyMethodDef functions[] = {
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
     {"pack", packing_pack, METH_VARARGS, "See packing.c."},
     {"rotate", rings_rotate, METH_VARARGS, "See rings.c."},
+    {"shortest", score_shortest, METH_VARARGS, "See score.c."},
     {"suspects", ids_suspects, METH_VARARGS, "See ids.c."},
     {"unpack", packing_unpack, METH_VARARGS, "See packing.c."},
     {NULL, NULL, 0, NULL},
