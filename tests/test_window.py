@@ -170,7 +170,8 @@ def test_hysteresis(seen: list[tuple[int, str]], moved: tuple[int, int, str] | N
     )
     distances = np.array([NEAR[name] for _, name in seen])
     moves, _ = decide(states, line, found, distances, RULES, lambda *_: 2)
-    assert [(m.row, m.entered, m.rule) for m in moves] == ([moved] if moved else [])
+    told = list(zip(moves.row, moves.entered, moves.rule, strict=True))
+    assert told == ([moved] if moved else [])
     assert int(states["segment"][0]) == (moved[1] if moved else 1)
     assert int(states["sequence"][0]) == (2 if moved else 1)
 
@@ -193,8 +194,10 @@ def test_newcomers(first: str | None, hours: list[int], entered: tuple[int, int]
     )
     distances = np.array([(1.0, 2.0, 9.0), (2.0, 1.0, 9.0), (9.0, 2.0, 1.0)][: len(hours)])
     moves, changed = decide(states, line, found, distances, Hysteresis(first=first), lambda *_: 2)
-    assert [(m.row, m.entered) for m in moves] == ([entered] if entered else [])
-    assert all((m.cause, m.rule, m.left, m.sequence) == ("first", None, 0, 1) for m in moves)
+    told = list(zip(moves.row, moves.entered, strict=True))
+    assert told == ([entered] if entered else [])
+    how = zip(moves.cause, moves.rule, moves.left, moves.sequence, strict=True)
+    assert all(one == ("first", None, 0, 1) for one in how)
     assert changed.tolist() == [True]
     assert bool(states["pending"][0]) == (entered is None)
 
