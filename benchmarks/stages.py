@@ -128,7 +128,9 @@ class Bench:
             decoded = timed("decode", lambda: f.decode(part, where))  # noqa: B023
             batch = timed("gather", lambda: f.gather(part, decoded, base, self.models))  # noqa: B023
             customers = f.touched(batch, base, store.due(n, f.due_minutes(batch))[1])
-            states = (customers, store.load({n: customers})[n][1])
+            # As a client has them: read just now, and not from anywhere in a store of gigabytes.
+            blobs = [b and bytes(bytearray(b)) for b in store.load({n: customers})[n][1]]
+            states = (customers, blobs)
             outcome = timed("step", lambda: f.step(batch, base, where, self.models, states))  # noqa: B023
             if not store.write([Write(n, base.position, outcome)]):
                 raise AssertionError("the store stands elsewhere")
