@@ -176,8 +176,8 @@ def test_decisions(groups: list[tuple[Any, list[Any]]], newcomer: int, agreed: i
         ("murmur2", ([b"a"],)),
         ("coded", ([[]], np.zeros(1, np.int64))),
         ("distances", (np.zeros((1, 2), np.float32), np.zeros((1, 3)), np.zeros((1, 1)))),
-        ("unpack", ([b"1"], np.zeros((2, 8), np.uint8), 8, False)),
-        ("unpack", ([1], np.zeros((1, 8), np.uint8), 8, False)),
+        ("unpack", ([b"1"], np.zeros((2, 8), np.uint8), 8, 1)),
+        ("unpack", ([1], np.zeros((1, 8), np.uint8), 8, 1)),
         ("rotate", (np.zeros((1, 2), np.uint16), np.zeros(1, np.int64), 3)),
     ],
 )

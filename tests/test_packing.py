@@ -9,18 +9,17 @@ from hypothesis import strategies as st
 
 from segstream.core import compiled, packing
 
-WAYS: dict[str, tuple[ModuleType | None, bool]] = {"numpy": (None, False)}
-"""With which functions, and whether by instructions that not every processor has."""
+WAYS: dict[str, tuple[ModuleType | None, int]] = {"numpy": (None, 1)}
+"""With which functions, and how many bytes at once, where not every processor can."""
 if compiled.functions is not None:
-    WAYS["compiled"] = compiled.functions, False
-if packing.GATHERS:
-    WAYS["compiled, gathers"] = compiled.functions, True
+    widths = [width for width in (1, 8, 64) if width <= packing.WIDEST]
+    WAYS |= {f"compiled, {width}": (compiled.functions, width) for width in widths}
 
 
 def go(by: str, patch: pytest.MonkeyPatch) -> None:
-    functions, gathers = WAYS[by]
+    functions, widest = WAYS[by]
     patch.setattr(compiled, "functions", functions)
-    patch.setattr(packing, "GATHERS", gathers)
+    patch.setattr(packing, "WIDEST", widest)
 
 
 @pytest.fixture(params=WAYS)

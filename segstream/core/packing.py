@@ -22,14 +22,14 @@ from segstream.core import compiled
 
 Raw = npt.NDArray[np.uint8]
 HEAD = 64
-GATHERS = compiled.functions is not None and compiled.functions.gathers()
-"""Whether this processor gathers bits fast; without, C does the same with other instructions."""
+WIDEST = 1 if compiled.functions is None else compiled.functions.widest()
+"""Of how many bytes at once this processor gathers what is not zero: what C makes use of."""
 
 
 def pack(states: Raw, rows: npt.NDArray[np.int64]) -> list[bytes]:
     """The packed form of some rows of uint8 [n, size]."""
     if compiled.functions is not None:
-        packed: list[bytes] = compiled.functions.pack(states, rows, states.shape[1], GATHERS)
+        packed: list[bytes] = compiled.functions.pack(states, rows, states.shape[1], WIDEST)
         return packed
     rest = np.zeros((len(rows), 8 * _words(states.shape[1])), np.uint8)
     rest[:, : states.shape[1] - HEAD] = states[rows, HEAD:]
@@ -48,7 +48,7 @@ def unpack(blobs: Sequence[bytes | None], size: int) -> tuple[Raw, int]:
     """
     if compiled.functions is not None:
         states = np.empty((len(blobs), size), np.uint8)
-        return states, compiled.functions.unpack(list(blobs), states, size, GATHERS)
+        return states, compiled.functions.unpack(list(blobs), states, size, WIDEST)
     states = np.zeros((len(blobs), size), np.uint8)
     found = np.array([i for i, blob in enumerate(blobs) if blob is not None], np.int64)
     some = [blob for blob in blobs if blob is not None]

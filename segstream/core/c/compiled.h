@@ -25,7 +25,7 @@ extern PyType_Spec Skimmer_spec; /* skim.c */
 PyObject *ids_coded(PyObject *module, PyObject *args);
 PyObject *ids_murmur2(PyObject *module, PyObject *args);
 PyObject *ids_suspects(PyObject *module, PyObject *args);
-PyObject *packing_gathers(PyObject *module, PyObject *none);
+PyObject *packing_widest(PyObject *module, PyObject *none);
 PyObject *packing_pack(PyObject *module, PyObject *args);
 PyObject *packing_unpack(PyObject *module, PyObject *args);
 PyObject *resp_command(PyObject *module, PyObject *arguments);

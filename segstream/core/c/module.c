@@ -37,13 +37,13 @@ static PyMethodDef functions[] = {
     {"command", resp_command, METH_O, "See resp.c."},
     {"decide", segment_decide, METH_VARARGS, "See segment.c."},
     {"distances", score_distances, METH_VARARGS, "See score.c."},
-    {"gathers", packing_gathers, METH_NOARGS, "See packing.c."},
     {"murmur2", ids_murmur2, METH_VARARGS, "See ids.c."},
     {"pack", packing_pack, METH_VARARGS, "See packing.c."},
     {"rotate", rings_rotate, METH_VARARGS, "See rings.c."},
     {"shortest", score_shortest, METH_VARARGS, "See score.c."},
     {"suspects", ids_suspects, METH_VARARGS, "See ids.c."},
     {"unpack", packing_unpack, METH_VARARGS, "See packing.c."},
+    {"widest", packing_widest, METH_NOARGS, "See packing.c."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -2,6 +2,10 @@
 
 #include "compiled.h"
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#endif
+
 #define HEAD 64                           /* bytes that are kept as they are */
 #define ONES UINT64_C(0x0101010101010101) /* in each byte of a word */
 
@@ -57,16 +61,20 @@ static inline uint64_t spread(uint64_t bits, uint64_t mask) {
     return word;
 }
 
-#define GATHERS (__builtin_cpu_supports("bmi2") && !__builtin_cpu_is("amdfam17h"))
 #else
 #define gathered(word, mask) 0 /* never called */
 #define spread(bits, mask) 0
-#define GATHERS 0
 #endif
 
-/* gathers() -> whether `pack` and `unpack` may use them */
-PyObject *packing_gathers(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
-    return PyBool_FromLong(GATHERS);
+/* widest() -> of how many bytes at once this processor gathers bits, or spreads them, fast: 64, 8,
+ * or 1 */
+PyObject *packing_widest(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bw"))
+        return PyLong_FromLong(64);
+    if (__builtin_cpu_supports("bmi2") && !__builtin_cpu_is("amdfam17h")) return PyLong_FromLong(8);
+#endif
+    return PyLong_FromLong(1);
 }
 
 /* How many bits of a byte are 1. */
@@ -128,20 +136,78 @@ static inline Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, uns
     return byte - to;
 }
 
-/* pack(states, rows, size, gathers) -> the bytes of some rows of uint8 [n, size] */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512vbmi2,bmi2,popcnt")))
+
+/* Which of 64 bytes are there, of so many. */
+static inline uint64_t first_of(Py_ssize_t left) {
+    return left >= 64 ? UINT64_MAX : (UINT64_C(1) << left) - 1;
+}
+
+/* `packed`, 64 bytes at once: eight words, whose tags are the bytes of one mask. The bytes that are
+ * not zero wait behind until it is known how many tags are before them. */
+WIDE static Py_ssize_t packed_wide(const unsigned char *state, Py_ssize_t size,
+                                   unsigned char *to) {
+    const Py_ssize_t map = (words_of(size) + 7) / 8;
+    unsigned char *marks = to + HEAD, *tag = marks + map, *waiting = to + 2 * size, *byte = waiting;
+    memcpy(to, state, HEAD);
+    for (Py_ssize_t m = 0, at = HEAD; m < map; m++, at += 64) {
+        const __m512i bytes = _mm512_maskz_loadu_epi8(first_of(size - at), state + at);
+        const uint64_t there = _mm512_test_epi8_mask(bytes, bytes), words = marked(there);
+        const uint64_t tags = _pext_u64(there, 0xff * words);
+        marks[m] = (unsigned char)tag_of(words);
+        memcpy(tag, &tags, 8);
+        tag += _mm_popcnt_u64(words);
+        _mm512_storeu_si512(byte, _mm512_maskz_compress_epi8(there, bytes));
+        byte += _mm_popcnt_u64(there);
+    }
+    memcpy(tag, waiting, byte - waiting);
+    return tag - to + (byte - waiting);
+}
+
+/* `unpacked`, 64 bytes at once. */
+WIDE static int unpacked_wide(const unsigned char *from, Py_ssize_t length, unsigned char *state,
+                              Py_ssize_t size) {
+    const Py_ssize_t words = words_of(size), map = (words + 7) / 8;
+    if (length < HEAD + map) return 0;
+    memcpy(state, from, HEAD);
+    const unsigned char *marks = from + HEAD, *tag = marks + map, *byte = tag, *end = from + length;
+    for (Py_ssize_t m = 0; m < map; m++) byte += _mm_popcnt_u32(marks[m]);
+    if (byte > end || (words % 8 != 0 && marks[map - 1] >> words % 8 != 0)) return 0;
+    for (Py_ssize_t m = 0, at = HEAD; m < map; m++, at += 64) {
+        const uint64_t room = first_of(size - at);
+        uint64_t tags = 0;
+        memcpy(&tags, tag, end - tag < 8 ? end - tag : 8);
+        tag += _mm_popcnt_u32(marks[m]);
+        const uint64_t there = _pdep_u64(tags, 0xff * marks_of(marks[m]));
+        const Py_ssize_t count = _mm_popcnt_u64(there);
+        if ((there & ~room) != 0 || end - byte < count) return 0;
+        const __m512i some = _mm512_maskz_loadu_epi8(first_of(count), byte);
+        _mm512_mask_storeu_epi8(state + at, room, _mm512_maskz_expand_epi8(there, some));
+        byte += count;
+    }
+    return byte == end;
+}
+#else
+#define packed_wide(state, size, to) 0 /* never called */
+#define unpacked_wide(from, length, state, size) 0
+#endif
+
+/* pack(states, rows, size, widest) -> the bytes of some rows of uint8 [n, size] */
 PyObject *packing_pack(PyObject *Py_UNUSED(module), PyObject *args) {
     Views views;
     if (views_of(args, "18--", &views) < 0) return NULL;
     const Py_ssize_t size = PyLong_AsSsize_t(PyTuple_GET_ITEM(args, 2));
-    const int gathers = PyTuple_GET_ITEM(args, 3) == Py_True;
+    const long widest = PyLong_AsLong(PyTuple_GET_ITEM(args, 3));
     const Py_ssize_t count = count_of(views.of + 1);
     const int64_t *rows = views.of[1].buf;
-    unsigned char *room = PyErr_Occurred() ? NULL : PyMem_Malloc(2 * size + 64);
+    unsigned char *room = PyErr_Occurred() ? NULL : PyMem_Malloc(3 * size + 64);
     PyObject *made = room == NULL ? NULL : PyList_New(count);
     for (Py_ssize_t i = 0; made != NULL && i < count; i++) {
         const unsigned char *state = (unsigned char *)views.of[0].buf + rows[i] * size;
-        const Py_ssize_t length =
-            gathers ? packed(state, size, room, 1) : packed(state, size, room, 0);
+        const Py_ssize_t length = widest == 64  ? packed_wide(state, size, room)
+                                  : widest == 8 ? packed(state, size, room, 1)
+                                                : packed(state, size, room, 0);
         PyObject *bytes = PyBytes_FromStringAndSize((char *)room, length);
         if (bytes == NULL)
             Py_CLEAR(made);
@@ -201,7 +267,7 @@ static inline int unpacked(const unsigned char *from, Py_ssize_t length, unsigne
     return byte == end;
 }
 
-/* unpack(blobs, states, size, gathers) -> the first blob that is no State, or -1
+/* unpack(blobs, states, size, widest) -> the first blob that is no State, or -1
  *
  * `blobs`: a list of bytes, or None for an empty State; `states` uint8 [n, size], whatever is in them. */
 PyObject *packing_unpack(PyObject *Py_UNUSED(module), PyObject *args) {
@@ -214,7 +280,7 @@ PyObject *packing_unpack(PyObject *Py_UNUSED(module), PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "a list and a row for each of its items expected");
         failed = 1;
     }
-    const int gathers = PyTuple_GET_ITEM(args, 3) == Py_True;
+    const long widest = PyLong_AsLong(PyTuple_GET_ITEM(args, 3));
     long wrong = -1;
     for (Py_ssize_t i = 0; !failed && wrong < 0 && i < PyList_GET_SIZE(blobs); i++) {
         PyObject *blob = PyList_GET_ITEM(blobs, i);
@@ -228,8 +294,9 @@ PyObject *packing_unpack(PyObject *Py_UNUSED(module), PyObject *args) {
         failed = PyBytes_AsStringAndSize(blob, &bytes, &length) < 0;
         if (failed) break;
         const unsigned char *from = (unsigned char *)bytes;
-        const int good = gathers ? unpacked(from, length, state, size, 1)
-                                  : unpacked(from, length, state, size, 0);
+        const int good = widest == 64  ? unpacked_wide(from, length, state, size)
+                         : widest == 8 ? unpacked(from, length, state, size, 1)
+                                       : unpacked(from, length, state, size, 0);
         if (!good) wrong = (long)i;
     }
     release(&views);
