@@ -38,10 +38,10 @@ def distances(space: Array, centres: Array, total: Array) -> None: ...
 def shortest(values: Array, numbers: Array) -> None: ...
 def decide(
     segment: Array,
+    since: Array,
     stamp: Array,
     sequence: Array,
     pending: Array,
-    since: Array,
     pending_since: Array,
     rules: tuple[int, float, float, int, int],
     nearest_under: Callable[[int, int], int],

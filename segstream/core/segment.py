@@ -1,7 +1,8 @@
 """Hysteresis: which rows move their customer to another segment, and why.
 
-Almost all customers are calm: every row's nearest segment is their own and nothing is pending.
-They are recognised by arrays; Python walks the rows of the others.
+Where nothing is compiled (`c/segment.c`): almost all customers are calm, every row's nearest
+segment is their own and nothing is pending. They are recognised by arrays; Python walks the rows
+of the others.
 """
 
 from collections.abc import Callable
@@ -100,13 +101,12 @@ def _decided(
 ) -> tuple[Moves, Bools]:
     """`decide`, compiled."""
     functions: Any = compiled.functions
-    fields = [states[field] for field in ("segment", "stamp", "sequence", "pending")]
-    times = [states[field] for field in ("since", "pending_since")]
     h = hysteresis
     rules = (model.version, h.clear, h.held, h.hold_ms, h.first_ms)
     where = (rows.first, rows.at, rows.event, distances, model.ids)
     changed, moves = np.empty(len(states), bool), np.empty((len(rows.at), 6), np.int64)
-    number = functions.decide(*fields, *times, rules, nearest_under, *where, changed, moves)
+    fields = (states[field] for field in _FIELDS)
+    number = functions.decide(*fields, rules, nearest_under, *where, changed, moves)
     row, left, entered, cause, rule, sequence = moves[:number].T.tolist()
     causes, texts = [CAUSES[c] for c in cause], [RULES[r] for r in rule]
     return Moves(row, left, entered, causes, texts, sequence), changed

@@ -1,18 +1,29 @@
 /* Which rows move their customer to another segment: what `segment.py` decides, in one pass. */
 
 #include "compiled.h"
+#include <stddef.h>
 
 enum { FIRST, BEHAVIOUR, TIME, MODEL };      /* as CAUSES of `segment.py` */
 enum { NO_RULE, CLEAR, HELD, RETIRED };      /* as RULES */
 enum { ROW, LEFT, ENTERED, CAUSE, RULE, SEQUENCE, MOVE }; /* what is told of a move */
 
 typedef struct { /* the part of a State that decides */
-    uint32_t segment, stamp, sequence, pending;
-    int64_t since, pending_since;
+    uint32_t segment;
+    int64_t since;
+    uint32_t stamp, sequence, pending;
+    int64_t pending_since;
 } Decision;
 
+#define FIELDS 6
+static const struct {
+    size_t at, size;
+} fields[FIELDS] = {
+    {offsetof(Decision, segment), 4},  {offsetof(Decision, since), 8},
+    {offsetof(Decision, stamp), 4},    {offsetof(Decision, sequence), 4},
+    {offsetof(Decision, pending), 4},  {offsetof(Decision, pending_since), 8},
+};
+
 typedef struct {
-    const Py_buffer *field; /* segment, stamp, sequence, pending, since, pending_since: of States */
     const double *distances;
     const int64_t *ids; /* of segments, ascending */
     Py_ssize_t segments;
@@ -23,29 +34,19 @@ typedef struct {
     int64_t *moves; /* the next one */
 } Walk;
 
-static inline char *item(const Py_buffer *field, Py_ssize_t group) {
-    return (char *)field->buf + group * field->strides[0];
-}
-
-/* States need not be aligned. */
-static Decision read_decision(const Walk *walk, Py_ssize_t group) {
+/* Field by field, because States need not be aligned. */
+static Decision read_decision(const Py_buffer *field, Py_ssize_t group) {
     Decision d;
-    memcpy(&d.segment, item(walk->field, group), 4);
-    memcpy(&d.stamp, item(walk->field + 1, group), 4);
-    memcpy(&d.sequence, item(walk->field + 2, group), 4);
-    memcpy(&d.pending, item(walk->field + 3, group), 4);
-    memcpy(&d.since, item(walk->field + 4, group), 8);
-    memcpy(&d.pending_since, item(walk->field + 5, group), 8);
+    for (int f = 0; f < FIELDS; f++)
+        memcpy((char *)&d + fields[f].at, (char *)field[f].buf + group * field[f].strides[0],
+               fields[f].size);
     return d;
 }
 
-static void write_decision(const Walk *walk, Py_ssize_t group, const Decision *d) {
-    memcpy(item(walk->field, group), &d->segment, 4);
-    memcpy(item(walk->field + 1, group), &d->stamp, 4);
-    memcpy(item(walk->field + 2, group), &d->sequence, 4);
-    memcpy(item(walk->field + 3, group), &d->pending, 4);
-    memcpy(item(walk->field + 4, group), &d->since, 8);
-    memcpy(item(walk->field + 5, group), &d->pending_since, 8);
+static void write_decision(const Py_buffer *field, Py_ssize_t group, const Decision *d) {
+    for (int f = 0; f < FIELDS; f++)
+        memcpy((char *)field[f].buf + group * field[f].strides[0], (char *)d + fields[f].at,
+               fields[f].size);
 }
 
 static Py_ssize_t nearest(const double *distances, Py_ssize_t segments) {
@@ -118,11 +119,11 @@ static int evaluate(Walk *walk, Decision *d, Py_ssize_t row, int64_t at, int is_
     return 0;
 }
 
-/* decide(segment, stamp, sequence, pending, since, pending_since, rules, nearest_under, first, at,
+/* decide(segment, since, stamp, sequence, pending, pending_since, rules, nearest_under, first, at,
  *        event, distances, ids, changed, moves) -> number of moves
  *
- * Apply the rows to the decisions of their groups, in place. Of an array of States: uint32 and
- * (the last two) int64 [groups]. `rules`: version, clear, held, hold, first. `nearest_under(version,
+ * Apply the rows to the decisions of their groups, in place: fields [groups] of an array of States,
+ * uint32, and int64 of the two times. `rules`: version, clear, held, hold, first. `nearest_under(version,
  * row)` is the segment nearest under an older version. `first` int64 [groups]: first row of each.
  * `at`, `event` int64 [rows]; `distances` float64 [rows, segments]; `ids` int64 [segments].
  * `changed` bool [groups]: which have; `moves` int64 [rows, 6]: of each move its row, the segments
@@ -133,15 +134,16 @@ PyObject *segment_decide(PyObject *Py_UNUSED(module), PyObject *args) {
     const Py_buffer *of = views.of;
     const int64_t *first = of[8].buf, *at = of[9].buf, *event = of[10].buf;
     const Py_ssize_t groups = count_of(of + 8), rows = count_of(of + 9), segments = count_of(of + 12);
-    Walk walk = {.field = of, .distances = of[11].buf, .ids = of[12].buf, .segments = segments,
+    Walk walk = {.distances = of[11].buf, .ids = of[12].buf, .segments = segments,
                  .nearest_under = PyTuple_GET_ITEM(args, 7), .moves = of[14].buf};
     unsigned int version;
     long long hold, newcomer;
     int failed = !PyArg_ParseTuple(PyTuple_GET_ITEM(args, 6), "IddLL", &version, &walk.clear,
                                    &walk.held, &hold, &newcomer);
     walk.version = version, walk.hold = hold, walk.first = newcomer;
-    for (int f = 0; f < 6; f++)
-        failed |= of[f].ndim != 1 || of[f].shape[0] != groups || of[f].itemsize != (f < 4 ? 4 : 8);
+    for (int f = 0; f < FIELDS; f++)
+        failed |= of[f].ndim != 1 || of[f].shape[0] != groups ||
+                  of[f].itemsize != (Py_ssize_t)fields[f].size;
     failed |= count_of(of + 10) != rows || count_of(of + 11) != rows * segments || segments == 0 ||
               count_of(of + 13) != groups || count_of(of + 14) != MOVE * rows;
     if (failed && !PyErr_Occurred())
@@ -149,13 +151,13 @@ PyObject *segment_decide(PyObject *Py_UNUSED(module), PyObject *args) {
     char *changed = of[13].buf;
     for (Py_ssize_t g = 0; !failed && g < groups; g++) {
         const Py_ssize_t end = g + 1 < groups ? first[g + 1] : rows;
-        Decision d = read_decision(&walk, g);
+        Decision d = read_decision(of, g);
         int touched = 0;
         for (Py_ssize_t row = first[g]; row < end && touched >= 0; row++) {
             const int found = evaluate(&walk, &d, row, at[row], event[row] >= 0);
             touched = found < 0 ? -1 : touched | found;
         }
-        if (touched > 0) write_decision(&walk, g, &d);
+        if (touched > 0) write_decision(of, g, &d);
         changed[g] = touched > 0;
         failed = touched < 0;
     }
