@@ -139,7 +139,8 @@ class KafkaSource:
         arrived = _Arrived()
         try:
             self._drain(arrived, limit)
-            if not arrived.number and timeout and (first := self._consumer.poll(timeout)):
+            first = None if arrived.number or not timeout else self._consumer.poll(timeout)
+            if first is not None:  # one without a value has the length 0
                 arrived.take([first])
                 self._drain(arrived, limit)
             # Belongs to this poll: read later, it could be that of a generation which has

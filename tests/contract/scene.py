@@ -50,7 +50,7 @@ class Open(Protocol):
 class Scene(Protocol):
     """Two partitions of events, W at their start, and whoever comes."""
 
-    def append(self, partition: int, *values: bytes) -> None: ...
+    def append(self, partition: int, *values: bytes | None) -> None: ...
     def source(self) -> Source: ...
     def sink(self, slot: str) -> Sink: ...
     def store(self) -> Store: ...
@@ -108,7 +108,7 @@ class MemoryScene:
         self.topics = MemoryTopics(self.log)
         self._store = MemoryStore()
 
-    def append(self, partition: int, *values: bytes) -> None:
+    def append(self, partition: int, *values: bytes | None) -> None:
         for value in values:
             self.log.append(partition, value)
 
@@ -216,7 +216,7 @@ class RealScene:
                 part.close()
         self.redis.config_set("maxmemory-policy", "noeviction")
 
-    def append(self, partition: int, *values: bytes) -> None:
+    def append(self, partition: int, *values: bytes | None) -> None:
         self._produce(self.topics["events"], partition, [(None, value) for value in values])
 
     def _produce(self, topic: str, partition: int, records: Any) -> None:

@@ -63,6 +63,40 @@ def test_a_partition_comes_in_order_from_where_it_is_started(scene: Scene) -> No
     assert read(source, 0, 1) == [(3, b"d")]
 
 
+@pytest.mark.parametrize("value", [None, b"", b"a"])
+def test_a_record_comes_to_one_who_waits_for_it(scene: Scene, value: bytes | None) -> None:
+    """Whatever is in it: the client's message without a value counts as false."""
+    source = scene.source()
+    scene.share(source)
+    source.start(0, 0)
+    poll(source, "the end", lambda f: 0 in f.at_end)
+    for offset in range(3):  # one of them, at least, comes while it waits
+        scene.append(0, value)
+        assert read(source, 0, 1) == [(offset, value)]
+
+
+def test_as_many_come_as_are_asked_for(scene: Scene) -> None:
+    """More than are taken apart at once."""
+    scene.append(0, *(b"%d" % number for number in range(1_300)))
+    scene.append(1, *(b"%d" % number for number in range(700)))
+    source = scene.source()
+    scene.share(source)
+    for partition in range(PARTITIONS):
+        source.start(partition, 0)
+    found: dict[int, list[Any]] = {0: [], 1: []}
+
+    def all_there() -> bool:
+        fetched = source.poll(900, 0.05)
+        assert sum(len(records) for records in fetched.records.values()) <= 900
+        for partition, records in fetched.records.items():
+            found[partition] += zip(records.offsets, records.values, strict=True)
+        return sum(map(len, found.values())) == 2_000
+
+    wait(all_there, "all of them")
+    for records in found.values():
+        assert records == [(number, b"%d" % number) for number in range(len(records))]
+
+
 def test_nothing_comes_before_a_start_or_after_a_pause(scene: Scene) -> None:
     scene.append(0, b"a", b"b")
     source = scene.source()
