@@ -62,54 +62,8 @@ def decide(
     a row's vector under an older version. Returns the moves, in the order of the rows, and which
     groups have changed.
     """
-    if compiled.functions is not None:
-        return _decided(states, rows, model, distances, hysteresis, nearest_under)
-    nearest = model.nearest(distances)
-    own = _positions(states["segment"], model)
-    at_home = nearest == own[rows.group]
-    calm = (
-        np.logical_and.reduceat(at_home, rows.first) & (states["pending"] == 0)
-        if len(rows.first)
-        else np.zeros(0, bool)
-    )
-    stale = states["stamp"] != model.version
-    changed = calm & stale
-    states["stamp"][changed] = model.version
-    restless = np.flatnonzero(~calm)
-    if not len(restless):
-        return _moves([]), changed
-    columns = (states[field][restless].tolist() for field in _FIELDS)
-    decisions = [Decision(*values) for values in zip(*columns, strict=True)]
     walk = _Walk(model, hysteresis, nearest_under, distances)
-    touched = walk.walk(decisions, restless, rows, nearest)
-    groups = restless[touched]
-    kept = [astuple(d) for d, t in zip(decisions, touched.tolist(), strict=True) if t]
-    if kept:
-        for field, values in zip(_FIELDS, zip(*kept, strict=True), strict=True):
-            states[field][groups] = values
-    changed[groups] = True
-    return _moves(walk.moves), changed
-
-
-def _decided(
-    states: States,
-    rows: Rows,
-    model: Model,
-    distances: Floats,
-    hysteresis: Hysteresis,
-    nearest_under: Callable[[int, int], int],
-) -> tuple[Moves, Bools]:
-    """`decide`, compiled."""
-    functions: Any = compiled.functions
-    h = hysteresis
-    rules = (model.version, h.clear, h.held, h.hold_ms, h.first_ms)
-    where = (rows.first, rows.at, rows.event, distances, model.ids)
-    changed, moves = np.empty(len(states), bool), np.empty((len(rows.at), 6), np.int64)
-    fields = (states[field] for field in _FIELDS)
-    number = functions.decide(*fields, rules, nearest_under, *where, changed, moves)
-    row, left, entered, cause, rule, sequence = moves[:number].T.tolist()
-    causes, texts = [CAUSES[c] for c in cause], [RULES[r] for r in rule]
-    return Moves(row, left, entered, causes, texts, sequence), changed
+    return walk.compiled(states, rows) if compiled.functions else walk.in_python(states, rows)
 
 
 def _moves(rows: list[tuple[int, int, int, str, str | None, int]]) -> Moves:
@@ -117,7 +71,7 @@ def _moves(rows: list[tuple[int, int, int, str, str | None, int]]) -> Moves:
 
 
 class _Walk:
-    """The rules, for one row at a time."""
+    """The rows of a span under the rules: compiled, or one after the other."""
 
     def __init__(
         self,
@@ -131,6 +85,45 @@ class _Walk:
         self.hold_ms, self.first_ms = hysteresis.hold_ms, hysteresis.first_ms
         self.nearest_under, self.distances = nearest_under, distances
         self.moves: list[tuple[int, int, int, str, str | None, int]] = []  # see Moves
+
+    def compiled(self, states: States, rows: Rows) -> tuple[Moves, Bools]:
+        """All rows, by `c/segment.c`."""
+        functions: Any = compiled.functions
+        fields = (states[field] for field in _FIELDS)
+        h = self.hysteresis
+        rules = (self.model.version, h.clear, h.held, self.hold_ms, self.first_ms)
+        where = (rows.first, rows.at, rows.event, self.distances, self.model.ids)
+        changed, moves = np.empty(len(states), bool), np.empty((len(rows.at), 6), np.int64)
+        number = functions.decide(*fields, rules, self.nearest_under, *where, changed, moves)
+        row, left, entered, cause, rule, sequence = moves[:number].T.tolist()
+        causes, texts = [CAUSES[c] for c in cause], [RULES[r] for r in rule]
+        return Moves(row, left, entered, causes, texts, sequence), changed
+
+    def in_python(self, states: States, rows: Rows) -> tuple[Moves, Bools]:
+        """All rows: by arrays those of who is calm, one by one those of the others."""
+        nearest = self.model.nearest(self.distances)
+        own = _positions(states["segment"], self.model)
+        at_home = nearest == own[rows.group]
+        calm = (
+            np.logical_and.reduceat(at_home, rows.first) & (states["pending"] == 0)
+            if len(rows.first)
+            else np.zeros(0, bool)
+        )
+        changed = calm & (states["stamp"] != self.model.version)
+        states["stamp"][changed] = self.model.version
+        restless = np.flatnonzero(~calm)
+        if not len(restless):
+            return _moves([]), changed
+        columns = (states[field][restless].tolist() for field in _FIELDS)
+        decisions = [Decision(*values) for values in zip(*columns, strict=True)]
+        touched = self.walk(decisions, restless, rows, nearest)
+        groups = restless[touched]
+        kept = [astuple(d) for d, t in zip(decisions, touched.tolist(), strict=True) if t]
+        if kept:
+            for field, values in zip(_FIELDS, zip(*kept, strict=True), strict=True):
+                states[field][groups] = values
+        changed[groups] = True
+        return _moves(self.moves), changed
 
     def walk(self, decisions: list[Decision], groups: Ints, rows: Rows, nearest: Longs) -> Bools:
         """Apply the rows of some groups to their decisions; which of these have changed."""

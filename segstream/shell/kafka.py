@@ -158,7 +158,7 @@ class KafkaSource:
         self._since |= dict.fromkeys(arrived.strayed, NEVER)
         member = None if metadata == self._nobody else metadata
         at_end, strayed = frozenset(arrived.at_end), frozenset(arrived.strayed)
-        return Fetched(arrived.records, at_end, assigned, revoked, member, strayed)
+        return Fetched(arrived.records(), at_end, assigned, revoked, member, strayed)
 
     def _drain(self, arrived: "_Arrived", limit: int) -> None:
         """Take what is there, until there is no more."""
@@ -287,7 +287,7 @@ class _Arrived:
 
     def __init__(self) -> None:
         self.number = 0
-        self.records: dict[int, Records] = {}
+        self.columns: defaultdict[int, tuple[list[Any], ...]] = defaultdict(_no_columns)
         self.at_end: set[int] = set()
         self.strayed: set[int] = set()
 
@@ -310,11 +310,16 @@ class _Arrived:
             else:
                 log.warning("Kafka: %s", error.str())
         for partition, group in groups.items():
-            more = records_of(group)
-            there = self.records.setdefault(partition, more)
-            if there is not more:
-                for column, further in zip(there, more, strict=True):
-                    column.extend(further)  # type: ignore[attr-defined]  # lists, see records_of
+            for column, more in zip(self.columns[partition], records_of(group), strict=True):
+                column.extend(more)
+
+    def records(self) -> dict[int, Records]:
+        """Of each partition that has any."""
+        return {partition: Records(*columns) for partition, columns in self.columns.items()}
+
+
+def _no_columns() -> tuple[list[Any], ...]:
+    return tuple([] for _ in Records._fields)
 
 
 def records_of(messages: list[Any]) -> Records:

@@ -4,6 +4,9 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
+#define X86 1
+#else
+#define X86 0
 #endif
 
 #define HEAD 64                           /* bytes that are kept as they are */
@@ -47,8 +50,9 @@ static inline uint64_t marks_of(unsigned tag) {
 static inline uint64_t counted(uint64_t marks) { return marks * ONES; }
 
 /* Gather the bits of a word that a mask chooses, or spread them: what processors with BMI2 have an
- * instruction for, which on the first ones of AMD is slower than to do without. */
-#if defined(__x86_64__) && defined(__GNUC__)
+ * instruction for, which on the first ones of AMD is slower than to do without. In assembly: the
+ * loops that they are in are compiled for any processor. */
+#if X86
 static inline uint64_t gathered(uint64_t word, uint64_t mask) {
     uint64_t bits;
     __asm__("pext %2, %1, %0" : "=r"(bits) : "r"(word), "r"(mask));
@@ -60,7 +64,6 @@ static inline uint64_t spread(uint64_t bits, uint64_t mask) {
     __asm__("pdep %2, %1, %0" : "=r"(word) : "r"(bits), "r"(mask));
     return word;
 }
-
 #else
 #define gathered(word, mask) 0 /* never called */
 #define spread(bits, mask) 0
@@ -69,7 +72,7 @@ static inline uint64_t spread(uint64_t bits, uint64_t mask) {
 /* widest() -> of how many bytes at once this processor gathers bits, or spreads them, fast: 64, 8,
  * or 1 */
 PyObject *packing_widest(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if X86
     if (__builtin_cpu_supports("avx512vbmi2") && __builtin_cpu_supports("avx512bw"))
         return PyLong_FromLong(64);
     if (__builtin_cpu_supports("bmi2") && !__builtin_cpu_is("amdfam17h")) return PyLong_FromLong(8);
@@ -136,8 +139,8 @@ static inline Py_ssize_t packed(const unsigned char *state, Py_ssize_t size, uns
     return byte - to;
 }
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define WIDE __attribute__((target("avx512f,avx512bw,avx512vbmi2,bmi2,popcnt")))
+#if X86
+#define WIDE __attribute__((target("avx512f,avx512bw,avx512vbmi2,popcnt")))
 
 /* Which of 64 bytes are there, of so many. */
 static inline uint64_t first_of(Py_ssize_t left) {
@@ -154,7 +157,7 @@ WIDE static Py_ssize_t packed_wide(const unsigned char *state, Py_ssize_t size,
     for (Py_ssize_t m = 0, at = HEAD; m < map; m++, at += 64) {
         const __m512i bytes = _mm512_maskz_loadu_epi8(first_of(size - at), state + at);
         const uint64_t there = _mm512_test_epi8_mask(bytes, bytes), words = marked(there);
-        const uint64_t tags = _pext_u64(there, 0xff * words);
+        const uint64_t tags = gathered(there, 0xff * words);
         marks[m] = (unsigned char)tag_of(words);
         memcpy(tag, &tags, 8);
         tag += _mm_popcnt_u64(words);
@@ -179,7 +182,7 @@ WIDE static int unpacked_wide(const unsigned char *from, Py_ssize_t length, unsi
         uint64_t tags = 0;
         memcpy(&tags, tag, end - tag < 8 ? end - tag : 8);
         tag += _mm_popcnt_u32(marks[m]);
-        const uint64_t there = _pdep_u64(tags, 0xff * marks_of(marks[m]));
+        const uint64_t there = spread(tags, 0xff * marks_of(marks[m]));
         const Py_ssize_t count = _mm_popcnt_u64(there);
         if ((there & ~room) != 0 || end - byte < count) return 0;
         const __m512i some = _mm512_maskz_loadu_epi8(first_of(count), byte);
@@ -269,7 +272,8 @@ static inline int unpacked(const unsigned char *from, Py_ssize_t length, unsigne
 
 /* unpack(blobs, states, size, widest) -> the first blob that is no State, or -1
  *
- * `blobs`: a list of bytes, or None for an empty State; `states` uint8 [n, size], whatever is in them. */
+ * `blobs`: a list of bytes, or None for an empty State; `states` uint8 [n, size], whatever is there
+ * before. */
 PyObject *packing_unpack(PyObject *Py_UNUSED(module), PyObject *args) {
     Views views;
     if (views_of(args, "-1--", &views) < 0) return NULL;

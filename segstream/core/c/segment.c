@@ -123,9 +123,9 @@ static int evaluate(Walk *walk, Decision *d, Py_ssize_t row, int64_t at, int is_
  *        event, distances, ids, changed, moves) -> number of moves
  *
  * Apply the rows to the decisions of their groups, in place: fields [groups] of an array of States,
- * uint32, and int64 of the two times. `rules`: version, clear, held, hold, first. `nearest_under(version,
- * row)` is the segment nearest under an older version. `first` int64 [groups]: first row of each.
- * `at`, `event` int64 [rows]; `distances` float64 [rows, segments]; `ids` int64 [segments].
+ * uint32, and int64 of the two times. `rules`: version, clear, held, hold, first.
+ * `nearest_under(version, row)` is the segment nearest under an older version. `first` int64
+ * [groups]: first row of each. `at`, `event` int64 [rows]; `distances` float64 [rows, segments]; `ids` int64 [segments].
  * `changed` bool [groups]: which have; `moves` int64 [rows, 6]: of each move its row, the segments
  * left and entered, cause, rule, and sequence. */
 PyObject *segment_decide(PyObject *Py_UNUSED(module), PyObject *args) {
@@ -133,7 +133,8 @@ PyObject *segment_decide(PyObject *Py_UNUSED(module), PyObject *args) {
     if (views_of(args, "ssssss--8888818", &views) < 0) return NULL;
     const Py_buffer *of = views.of;
     const int64_t *first = of[8].buf, *at = of[9].buf, *event = of[10].buf;
-    const Py_ssize_t groups = count_of(of + 8), rows = count_of(of + 9), segments = count_of(of + 12);
+    const Py_ssize_t groups = count_of(of + 8), rows = count_of(of + 9);
+    const Py_ssize_t segments = count_of(of + 12);
     Walk walk = {.distances = of[11].buf, .ids = of[12].buf, .segments = segments,
                  .nearest_under = PyTuple_GET_ITEM(args, 7), .moves = of[14].buf};
     unsigned int version;
