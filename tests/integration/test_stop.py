@@ -19,7 +19,7 @@ from tests.integration.deployment import Deployment, code_of, deployment, log_of
 START = 1_583_020_800_000
 DAY = 86_400_000
 PEOPLE = 600
-DAYS = 100
+DAYS = 1_000
 Names = Callable[[str], str]
 
 
@@ -60,6 +60,14 @@ def frozen(server: Server) -> Iterator[None]:
         os.kill(server.pid, signal.SIGCONT)
 
 
+@contextmanager
+def redis_through_proxy(at: Deployment) -> Iterator[tuple[Proxy, str]]:
+    """The proxy, and the address of Redis behind it."""
+    port = int(at.settings.redis.url.rpartition(":")[2].partition("/")[0])
+    with Proxy(port) as proxy:
+        yield proxy, f"redis://127.0.0.1:{proxy.port}/0"
+
+
 def ended(server: Server, seconds: float = 20) -> int:
     wait(lambda: server.pid is None, "it ends", seconds)
     assert "Traceback" not in log_of(server), log_of(server)
@@ -75,9 +83,11 @@ def in_time(server: Server) -> None:
 def test_in_the_middle_of_a_long_catch_up(at: Deployment) -> None:
     """With many ticks left: the batch is finished, W is at N, and the next one goes on."""
     long_past(at)
-    at.start("segmenter", "one")
-    wait(lambda: any(at.checkpoint(p).clock > START + DAY for p in at.partitions), "it computes")
-    code, _ = at.stop("one")
+    with redis_through_proxy(at) as (proxy, url):
+        proxy.delay = 0.1  # else it might be done before it is asked to stop
+        at.start("segmenter", "one", SEGSTREAM_REDIS_URL=url)
+        wait(lambda: max(at.checkpoint(p).clock for p in at.partitions) > START + DAY, "started")
+        code, _ = at.stop("one")
     assert code == 0, log_of(at.running["one"])
     assert not at.caught_up(), "it was not in the middle"
     assert at.members() == {}
@@ -124,9 +134,7 @@ def test_a_second_signal_ends_it_at_once(at: Deployment, servers: Servers) -> No
 
 def test_while_redis_does_not_answer(at: Deployment) -> None:
     """What it had published is written by the next one."""
-    port = int(at.settings.redis.url.rpartition(":")[2].partition("/")[0])
-    with Proxy(port) as proxy:
-        url = f"redis://127.0.0.1:{proxy.port}/0"
+    with redis_through_proxy(at) as (proxy, url):
         server = at.start("segmenter", "one", SEGSTREAM_REDIS_URL=url)
         at.works("one")
         at.send(0, view("customer-1", START))
