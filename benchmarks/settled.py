@@ -20,8 +20,8 @@ from segstream.core.event import Headers, Records
 from segstream.core.hash import customer_hash, level_of
 from segstream.core.model import Model
 from segstream.core.record import ModelActivated, ModelRecord
+from segstream.core.state import States
 from segstream.core.step import Function, Outcome, Partition
-from segstream.core.window import States
 from segstream.ports import Write
 from segstream.testing.memory import MemoryStore
 

@@ -30,14 +30,14 @@ from segstream.core.feature import Features
 from segstream.core.model import Model
 from segstream.core.report import Report
 from segstream.core.step import Function, Partition
-from segstream.core.window import Layout
+from segstream.core.window import Windows
 from segstream.ports import Write
 from segstream.testing.memory import MemoryStore
 
 T = TypeVar("T")
 STAGES = ("decode", "gather", "step")
 PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
-    "advance": ((Layout, "rotate"), (Layout, "advance")),
+    "advance": ((Windows, "rotate"), (Windows, "advance")),
     "vectorize": ((Features, "vectorize"),),
     "assign": ((Model, "coordinates"), (Model, "distances")),
     "compare": ((step, "decide"),),

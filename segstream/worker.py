@@ -11,10 +11,13 @@ way: forget the partition, poll, claim it again. Why it holds: `docs/decisions/0
 """
 
 import logging
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from segstream.claim import Ground
@@ -23,8 +26,9 @@ from segstream.core.call import ModelControl
 from segstream.core.event import Records
 from segstream.core.hash import Partitioner
 from segstream.core.model import Model
+from segstream.core.output import Output
+from segstream.core.state import Foreign
 from segstream.core.step import Function, Outcome, Partition
-from segstream.core.window import Foreign
 from segstream.ports import (
     Fetched,
     NotCommitted,
@@ -322,12 +326,8 @@ class Worker:
 
     def _publish(self, batches: list[Computed], metadata: object) -> None:
         """Outputs beyond W and the new W, in one transaction; nothing to say, no transaction."""
-        outputs = [
-            output
-            for computed in batches
-            for output in computed.outcome.outputs
-            if output.position > self.owned[computed.partition].published.position
-        ]
+        beyond = {c.partition: self._unpublished(c) for c in batches}
+        outputs = list(chain.from_iterable(beyond.values()))
         if not outputs:
             return
         positions = {
@@ -338,15 +338,16 @@ class Worker:
         self.timed("publish", lambda: self.sink.publish(outputs, positions, metadata))
         now = self.clock.wall()
         for computed in batches:
-            ages = [
-                now - computed.appended[output.order[0]]
-                for output in computed.outcome.outputs
-                if output.topic == "changes"
-                and output.position > self.owned[computed.partition].published.position
-            ]
+            changes = [o.order[0] for o in beyond[computed.partition] if o.topic == "changes"]
+            ages = [now - computed.appended[record] for record in changes]
             self.observer.published(computed.partition, ages)
         for partition, published in positions.items():
             self.owned[partition].published = published
+
+    def _unpublished(self, computed: Computed) -> list[Output]:
+        """What of a batch is not published yet: its outputs are in the order of the log."""
+        outputs, w = computed.outcome.outputs, self.owned[computed.partition].published.position
+        return outputs[bisect_right(outputs, w, key=attrgetter("position")) :]
 
     def _beyond(self, partition: int, position: Position) -> Published:
         return self.owned[partition].published._replace(position=position)

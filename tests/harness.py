@@ -46,6 +46,9 @@ class Replay:
         there, blobs = self.store.load({0: customers})[0]
         outcome = function.step(batch, base, self.partition, self.models, (customers, blobs))
         assert self.store.write([Write(0, None if there is None else there.position, outcome)])
+        # The worker looks among them for the first beyond W.
+        positions = [base.position, *(output.position for output in outcome.outputs)]
+        assert positions == sorted(positions)
         self.checkpoint = outcome.checkpoint
         self.outputs += outcome.outputs
         self.batches += 1

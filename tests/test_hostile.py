@@ -17,8 +17,8 @@ from segstream.core.packing import pack
 from segstream.core.record import ModelRecord, digest_of
 from segstream.core.redrive import read as read_letter
 from segstream.core.spec import Invalid
+from segstream.core.state import Foreign
 from segstream.core.step import Function
-from segstream.core.window import Foreign
 from segstream.ports import Refused
 from segstream.shell.kafka import published_from
 from segstream.shell.models import _explained, model_from

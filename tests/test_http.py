@@ -7,12 +7,13 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from prometheus_client import Histogram
 
 from segstream.core.calendar import DAY
 from segstream.core.output import ms_text
 from segstream.core.record import Drift
 from segstream.shell import http
-from segstream.shell.metrics import SegmenterMetrics, TrainerMetrics
+from segstream.shell.metrics import SECONDS, SegmenterMetrics, TrainerMetrics
 
 Get = Callable[[str], tuple[int, Any]]
 
@@ -104,6 +105,24 @@ def test_an_alarm_of_drift_is_shown_for_a_week() -> None:
     assert "segstream_trainer_drift_psi 0.3" in text
     metrics.watched(at + 7 * DAY, Drift(reference=1, share_alarm=ms_text(at)))
     assert 'segstream_trainer_drift_alarm{monitor="shares"} 0.0' in get("/metrics")[1]
+
+
+AGES = [-5, 0, 4, 5, 6, 100, 101, 60_000, 60_001, 7, 7, 7]  # ms, at the bounds and around them
+
+
+def test_many_values_count_as_each_would() -> None:
+    metrics, one_by_one = SegmenterMetrics(), Histogram("x", "", registry=None, buckets=SECONDS)
+    metrics.published(0, [])
+    metrics.published(0, AGES[:7])
+    metrics.published(0, AGES[7:])
+    for age in AGES:
+        one_by_one.observe(max(age, 0) / 1000)
+    text = served(metrics)("/metrics")[1]
+    (counted,) = one_by_one.collect()
+    for sample in (s for s in counted.samples if not s.name.endswith("_created")):
+        labels = "".join(f'{{{name}="{value}"}}' for name, value in sample.labels.items())
+        name = sample.name.removeprefix("x")
+        assert f"segstream_change_freshness_seconds{name}{labels} {sample.value}" in text
 
 
 def test_metrics_are_beside_them() -> None:

@@ -17,7 +17,8 @@ from segstream.core.hash import customer_hash
 from segstream.core.model import Model
 from segstream.core.record import ModelRecord
 from segstream.core.segment import decide
-from segstream.core.window import Layout, Rows
+from segstream.core.state import Layout
+from segstream.core.window import Rows, Windows
 from tests.test_oracle import model
 
 HOUR, DAY = 3_600_000, 86_400_000
@@ -31,7 +32,8 @@ CONFIG: dict[str, Any] = {
     "features": {"f": {"expression": "orders[5h] + orders[2h] + spend[5h] + spend[1h]"}},
 }
 FIELDS = Fields(define(CONFIG))
-LAYOUT = Layout(define(CONFIG), FIELDS)
+LAYOUT = Layout(define(CONFIG))
+WINDOWS = Windows(LAYOUT, FIELDS)
 ORDER = FIELDS.kinds["track", "Order"]
 COUNT, SUM = 65_535, 4_294_967_295
 
@@ -88,8 +90,8 @@ def test_rings_hold_what_all_events_say(steps: Any, pane: int) -> None:
         found = rows(pane, events)
         codes = sorted({customer for customer, _, _ in events})
         states = kept[codes]
-        LAYOUT.rotate(states, pane)
-        terms, cut = LAYOUT.advance(states, found)
+        WINDOWS.rotate(states, pane)
+        terms, cut = WINDOWS.advance(states, found)
         wanted: dict[tuple[str, int], list[float]] = {
             (name, w): [] for name, w in (("orders", 5), ("orders", 2), ("spend", 5), ("spend", 1))
         }
@@ -111,9 +113,9 @@ def test_rings_hold_what_all_events_say(steps: Any, pane: int) -> None:
 
 def test_a_full_count_is_cut() -> None:
     states = LAYOUT.unpack([None], ["a"])
-    LAYOUT.rotate(states, 100)
+    WINDOWS.rotate(states, 100)
     states["counts"][0, 0, 100 % PANES] = COUNT - 1
-    terms, cut = LAYOUT.advance(states, rows(100, [(0, 0, 0.0)] * 3))
+    terms, cut = WINDOWS.advance(states, rows(100, [(0, 0, 0.0)] * 3))
     assert terms[Window("orders", 5 * HOUR)].tolist() == [COUNT - 1 + 1, COUNT, COUNT]
     assert cut == 2
     assert states["counts"][0, 0].max() == COUNT

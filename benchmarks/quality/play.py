@@ -27,9 +27,10 @@ from segstream.core.feature import Vectors
 from segstream.core.model import Model
 from segstream.core.output import Output, ms_text
 from segstream.core.record import ModelActivated, ModelRecord
+from segstream.core.state import States
 from segstream.core.step import Function, Partition
 from segstream.core.table import Numbered
-from segstream.core.window import Layout, Rows, States
+from segstream.core.window import Rows, Windows
 from segstream.learn import Training
 from segstream.ports import Write
 from segstream.shell.river import CustomerKMeans
@@ -147,7 +148,7 @@ class _Partition:
 
     def __init__(self, definition: Definition) -> None:
         self.function = Function(definition)
-        self.watch = Watch(definition, self.function)
+        self.watch = Watch(self.function)
         self.store = MemoryStore()
         self.models: dict[int, Model] = {}
         self.checkpoint = Checkpoint(0, 0, "quality")
@@ -207,14 +208,14 @@ def _control(kind: str) -> list[tuple[str, bytes | None]]:
     return [("ce_type", f"segstream.{kind}".encode())]
 
 
-class Watch(Layout):
-    """The core's layout, which also keeps the Vectors after events."""
+class Watch(Windows):
+    """The core's windows, which also keeps the Vectors after events."""
 
-    def __init__(self, definition: Definition, function: Function) -> None:
-        super().__init__(definition, function.fields)
+    def __init__(self, function: Function) -> None:
+        super().__init__(function.layout, function.fields)
         self._features, self._fields = function.features, len(function.fields)
         self._seen: list[Vectors] = []
-        function.layout = self
+        function.windows = self
 
     def clear(self) -> None:
         self._seen = []

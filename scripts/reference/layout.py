@@ -3,8 +3,8 @@
 import numpy as np
 
 from consumers.settings import load
+from segstream.core.state import Layout
 from segstream.core.step import Function
-from segstream.core.window import Layout
 
 FIELD_MEANINGS = {
     "layout": "layout id, see below",
@@ -29,7 +29,7 @@ FIELD_MEANINGS = {
 
 
 def layout_section() -> str:
-    """The part of schemas/redis-state.md that follows from `window.Layout` (preset retail)."""
+    """The part of schemas/redis-state.md that follows from `state.Layout` (preset retail)."""
     layout = Function(load({}).definition).layout
     rows = [
         f"| {layout.dtype.fields[field][1]} | {_dtype_text(layout, field)} | `{field}` | "
@@ -54,7 +54,7 @@ def layout_section() -> str:
 LAYOUT_TEXT = """
 ## Bytes of a State
 
-Generated from `segstream/core/window.py` by `make docs`, for the preset `retail`
+Generated from `segstream/core/state.py` by `make docs`, for the preset `retail`
 (windows of {panes} panes of one day).
 
 A State has no gaps, is little-endian, and has the same size for every customer of a configuration.

@@ -12,7 +12,7 @@ from segstream.core.batch import Position
 from segstream.core.difference import differences
 from segstream.core.expression import MINUTE
 from segstream.core.output import Output
-from segstream.core.window import Foreign, Layout
+from segstream.core.state import Foreign, Layout
 
 About = Literal["checkpoint", "state", "index", "change", "membership"]
 _CE_ID = re.compile(r"(\d+)-(\d+)(?:-(\d+)-[0-9a-f]{16})?", re.ASCII)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from segstream.core.batch import Checkpoint
-from segstream.core.window import Foreign, Layout
+from segstream.core.state import Foreign, Layout
 
 SHOWN = 60
 """Characters of a value in a message."""

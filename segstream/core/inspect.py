@@ -37,11 +37,11 @@ def portrait(
     function: Function, customer: str, blob: bytes, at: int, model: Model | None
 ) -> Portrait:
     """Evaluate a State at an instant, as a tick would."""
-    layout = function.layout
+    layout, windows = function.layout, function.windows
     states = layout.unpack([blob], [customer])
     state: Any = states[0]
-    layout.rotate(states, at // layout.pane_ms)
-    terms, _ = layout.advance(states, _tick(at, layout.pane_ms, len(function.fields)))
+    windows.rotate(states, at // layout.pane_ms)
+    terms, _ = windows.advance(states, _tick(at, layout.pane_ms, len(function.fields)))
     raw = function.features.vectorize(terms, 1)
     names = function.definition.columns()
     distances: dict[int, float] = {}

@@ -1,6 +1,6 @@
 """What a batch has to say, in log order: changes, memberships, samples, markers, dead letters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import NamedTuple
@@ -101,10 +101,9 @@ class Report:
         memberships = map(
             Membership, customers, moves.entered, names, times, times, version, moves.sequence
         )
-        places = (found.record[row], found.minute[row], found.rows.at[row])
-        rows = zip(*(column.tolist() for column in places), strict=True)
-        for place, change, membership in zip(rows, changes, memberships, strict=True):
-            self._say_change(place, change, encode(membership))
+        columns = (found.record[row], found.minute[row], found.rows.at[row])
+        record, minute, at = (column.tolist() for column in columns)
+        self._say_changes(record, minute, at, list(changes), map(encode, memberships))
 
     def _events(self, rows: Ints) -> list[EventRef | None]:
         """What is said of the events of some rows; of a tick, nothing."""
@@ -121,7 +120,7 @@ class Report:
         at, left, version = tick[1] * MINUTE, self._segment(model, segment), model.version
         what = (None, "forgotten", None, ms_text(at), None, version, None, None)
         change = Change(customer, sequence, left, *what)
-        self._say_change((*tick, at), change, None)
+        self._say_changes([tick[0]], [tick[1]], [at], [change], [None])
 
     def unsampled(self, customer: str, tick: tuple[int, int], level: int) -> None:
         """A panel customer was forgotten: a null sample."""
@@ -190,22 +189,38 @@ class Report:
         key, value = records.keys[record], records.values[record]
         self._say("events", order, key, value, headers, stray.partition)
 
-    def _say_change(
-        self, row: tuple[int, int, int], change: Change, membership: bytes | None
+    def _say_changes(
+        self,
+        record: list[int],
+        minute: list[int],
+        at: list[int],
+        changes: list[Change],
+        memberships: Iterable[bytes | None],
     ) -> None:
-        """At a row (record, minute, T): the change, and what is now so."""
-        record, minute, at = row
-        key, number = change.customer.encode(), self.partition.number
-        order = (record, int(minute < 0), minute, 0, key)
-        ce_id = b"%d-%d" % (number, self.batch.records.offsets[record])
-        if minute >= 0:
-            ce_id += b"-%d-%016x" % (minute, customer_hash(change.customer))
-        headers = output.change_headers(ce_id, self._source, key, change.at)
-        position = self._position(order, at)
-        self._outputs += (
-            Output("changes", number, key, encode(change), headers, position, order),
-            Output("memberships", number, key, membership, [], position, order),
-        )
+        """At rows (record, minute, T): the changes, and what is now so."""
+        keys = [change.customer.encode() for change in changes]
+        orders: list[Order] = [
+            (r, int(m < 0), m, 0, k) for r, m, k in zip(record, minute, keys, strict=True)
+        ]
+        positions = list(map(self._position, orders, at))
+        headers = [
+            output.change_headers(self._ce_id(order, change.customer), self._source, key, change.at)
+            for order, change, key in zip(orders, changes, keys, strict=True)
+        ]
+        for topic, values, around in (
+            ("changes", map(encode, changes), headers),
+            ("memberships", memberships, repeat([])),
+        ):
+            self._outputs += map(
+                Output, repeat(topic), repeat(self.partition.number), keys, values, around,
+                positions, orders,
+            )  # fmt: skip
+
+    def _ce_id(self, order: Order, customer: str) -> bytes:
+        """Of a change: which it is among all of the topic."""
+        record, is_event, minute, *_ = order
+        ce_id = b"%d-%d" % (self.partition.number, self.batch.records.offsets[record])
+        return ce_id if is_event else ce_id + b"-%d-%016x" % (minute, customer_hash(customer))
 
     def _say(
         self,

@@ -14,7 +14,8 @@ from segstream.core import compiled
 from segstream.core.batch import Batch, Ints, Span, minutes_of
 from segstream.core.expression import MINUTE
 from segstream.core.hash import level_of
-from segstream.core.window import RING, Bools, Hashes, Layout, Rows, States
+from segstream.core.state import RING, Layout, States
+from segstream.core.window import Bools, Hashes, Rows
 
 
 @dataclass

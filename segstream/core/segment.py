@@ -17,7 +17,8 @@ from segstream.core.batch import Ints
 from segstream.core.config import Hysteresis
 from segstream.core.expression import Floats
 from segstream.core.model import Longs, Model
-from segstream.core.window import Bools, Rows, States
+from segstream.core.state import States
+from segstream.core.window import Bools, Rows
 
 CAUSES = ("first", "behaviour", "time", "model")
 RULES = (None, "clear", "held", "retired")

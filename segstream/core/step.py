@@ -29,7 +29,8 @@ from segstream.core.output import Output
 from segstream.core.report import Evaluated, Partition, Report
 from segstream.core.row import People, Reborn, SpanRows, Work, rows_of
 from segstream.core.segment import decide
-from segstream.core.window import Bools, Layout, States
+from segstream.core.state import Layout, States
+from segstream.core.window import Bools, Windows, accept
 
 __all__ = ["Function", "Outcome", "Partition"]
 
@@ -53,7 +54,8 @@ class Function:
         self.definition = definition
         self.fields = Fields(definition)
         self.reader = Reader(self.fields)
-        self.layout = Layout(definition, self.fields)
+        self.layout = Layout(definition)
+        self.windows = Windows(self.layout, self.fields)
         columns = definition.columns().values()
         self.features = Features(column.expression for column in columns)
         self.features_id = definition.features_id()
@@ -77,7 +79,7 @@ class Function:
         digests = {
             version: models[version].record.digest
             for version in named & models.keys()
-            if models[version].features.terms <= self.layout.terms
+            if models[version].features.terms <= self.windows.terms
         }
         return gather(records, decoded, checkpoint, self.definition, digests, max_ticks)
 
@@ -116,7 +118,7 @@ class _Step:
         states: tuple[Sequence[str], Sequence[bytes | None]],
     ) -> None:
         customers, blobs = states
-        self.function, self.layout = function, function.layout
+        self.function, self.layout, self.windows = function, function.layout, function.windows
         self.batch, self.checkpoint = batch, checkpoint
         self.partition, self.models = partition, models
         self.single = len(batch.spans) == 1
@@ -170,10 +172,10 @@ class _Step:
         # anyway, for only who has changed is written.
         whole = self.single and len(found.code) == len(people.customers)
         states = people.states if whole else people.states[found.code]
-        self.layout.rotate(states, span.pane)
-        terms, saturated = self.layout.advance(states, rows)
+        self.windows.rotate(states, span.pane)
+        terms, saturated = self.windows.advance(states, rows)
         self.count("saturated", saturated)
-        events = self.layout.accept(states, rows, self.work.messages)
+        events = accept(states, rows, self.work.messages)
         self.count("valid", events.sum())
         changed = accepted = events > 0
         if span.model:

@@ -1,34 +1,27 @@
-"""A customer's State, an array item of fixed size, and the rolling windows in it.
+"""Rolling windows: what the events of a span do to the customers' States.
 
 Windows are rings of fixed UTC panes: slot = pane mod W, one ring per measure, integers only, so
 that sums do not depend on their order. A ring stands at a pane P and holds the panes P−W+1 … P;
-moving it on clears the slots of the panes that were passed. Layout: `schemas/redis-state.md`.
+moving it on clears the slots of the panes that were passed.
 """
 
-import hashlib
-from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from segstream.core import compiled, expression
+from segstream.core import compiled
 from segstream.core.batch import Ints
-from segstream.core.config import FOLD_VERSION, Definition
 from segstream.core.expression import Floats, Is, Recency, Term, Value, Window
 from segstream.core.field import Fields
-from segstream.core.hash import customer_hash
-from segstream.core.packing import pack, unpack
+from segstream.core.state import RING, Layout, States
 from segstream.core.units import exact_units, minor_units
 
-RING = 16
-"""Accepted message ids that a customer's State remembers."""
 DAY_MS = 86_400_000
 _TIME_BITS = 43  # ms until the year 2248 fit
 
-States = npt.NDArray[Any]  # structured array of Layout.dtype
 Bools = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 
@@ -51,62 +44,49 @@ class Rows(NamedTuple):
     pane: int  # of T, the same for all rows
 
 
-class Foreign(ValueError):
-    """Bytes that are no State of this configuration. The message may reach logs: no customer."""
+def accept(states: States, rows: Rows, messages: Hashes) -> Ints:
+    """Note the events of the rows in the States (one per group), in place.
 
-    def __init__(self, customer: str, what: str) -> None:
-        name = f"the State of the customer with hash {customer_hash(customer):016x}"
-        super().__init__(f"{name} {what}: it was not written under this configuration")
+    `messages` uint64: the hash of each event's id. Returns how many each group has.
+    """
+    if compiled.functions is not None:
+        total = np.empty(len(states), np.int64)
+        heads = (states["ids"], states["accepted"], states["last"])
+        compiled.functions.accept(*heads, rows.first, rows.event, rows.time, messages, total)
+        return total
+    events = np.flatnonzero(rows.event >= 0)
+    group = rows.group[events]
+    total = np.bincount(group, minlength=len(states))
+    order = np.arange(len(events)) - (np.cumsum(total) - total)[group]
+    kept = total[group] - order <= RING  # of more than a ring, only the newest
+    place = (states["accepted"][group].astype(np.int64) + order) % RING
+    ids = messages[rows.event[events]]
+    states["ids"][group[kept], place[kept]] = ids[kept]
+    states["accepted"] += total.astype(np.uint32)
+    states["last"] = running_latest(rows, rows.time, states["last"])[rows.last]
+    return total
 
 
-class Layout:
-    """Where everything is in a State. Compiled from the Definition; immutable."""
+class Windows:
+    """How events move the windows of a Layout. Compiled from the Definition; immutable."""
 
-    def __init__(self, definition: Definition, fields: Fields) -> None:
-        self.definition = definition
-        self.pane_ms = definition.pane.ms
-        columns = definition.columns().values()
-        terms = {t for c in columns for t in expression.terms(expression.parse(c.expression))}
-        windows = [t for t in terms if isinstance(t, Window)]
-        self.panes = max(t.length for t in windows) // self.pane_ms
-        used = {t.measure for t in windows}
-        measures = definition.measures
-        kinds = {n: m.kind for n, m in measures.items()}
-        self.counts = [n for n in measures if n in used and kinds[n] == "count"]
-        self.sums = [n for n in measures if n in used and kinds[n] == "sum"]
-        self.bits = [n for n in measures if n in used and kinds[n] == "distinct"]
-        recent = {t.measure for t in terms if isinstance(t, Recency)}
-        self.recencies = [n for n in measures if n in recent]
-        self.lasts = [n for n in measures if kinds[n] == "last"] + list(definition.traits)
-        self.blocks = {
-            "counts": self.counts,
-            "sums": self.sums,
-            "bits": self.bits,
-            "seen": self.recencies,
-            "lasts": self.lasts,
-            "lasts_at": self.lasts,
-        }
-        """Fields of a State with an entry per measure or trait, and which these are, in order."""
+    def __init__(self, layout: Layout, fields: Fields) -> None:
+        self.layout, self.definition = layout, layout.definition
+        self.panes, self.pane_ms = layout.panes, layout.pane_ms
+        windows = [t for t in layout.terms if isinstance(t, Window)]
         self._windows = {
             name: [(t, t.length // self.pane_ms) for t in windows if t.measure == name]
-            for name in used
+            for name in {t.measure for t in windows}
         }
         self._choices = {
             name: [Is(name, value) for value in trait.values]
-            for name, trait in definition.traits.items()
+            for name, trait in self.definition.traits.items()
         }
-        self.terms = terms | {Value(name) for name in self.lasts}
+        self.terms = layout.terms | {Value(name) for name in layout.lasts}
         self.terms |= {choice for choices in self._choices.values() for choice in choices}
+        """All that `advance` computes."""
         self._compile_sources(fields)
-        self._plans = {block: self._plan(self.blocks[block]) for block in ("counts", "sums")}
-        self.dtype = self._dtype()
-        written = repr((FOLD_VERSION, self.dtype.descr)).encode()
-        self.id = int.from_bytes(hashlib.sha256(written).digest()[:4])
-
-    @property
-    def head_bytes(self) -> int:
-        """Of a State, what stands before the rings and is the same in all layouts."""
-        return int(self.dtype.fields["ids"][1]) + self.dtype["ids"].itemsize  # type: ignore[index]
+        self._plans = {block: self._plan(layout.blocks[block]) for block in ("counts", "sums")}
 
     def _plan(self, names: list[str]) -> "_Plan":
         found = [(i, name, *w) for i, name in enumerate(names) for w in self._windows[name]]
@@ -127,7 +107,7 @@ class Layout:
             return [fields.kinds[key] for key in keys]
 
         size = len(fields.kinds) + 2  # the last entry is kind -1: ticks
-        names = {*self.counts, *self.sums, *self.bits, *self.recencies, *self.lasts}
+        names = {name for block in self.layout.blocks.values() for name in block}
         self._takes: dict[str, Bools] = {}
         for name in names:
             takes = np.zeros(size, bool)
@@ -143,100 +123,13 @@ class Layout:
             for day, t in tables
         ]
 
-    def _dtype(self) -> np.dtype[Any]:
-        measures = self.definition.measures
-        width = max((len(measures[name].values) for name in self.bits), default=1)
-        bits = next(f"<u{size}" for size in (1, 2, 4, 8) if width <= 8 * size)
-        shapes = [
-            ("counts", "<u2", (len(self.counts), self.panes)),
-            ("sums", "<u4", (len(self.sums), self.panes)),
-            ("bits", bits, (len(self.bits), self.panes)),
-            ("seen", "<i8", (len(self.recencies),)),
-            ("lasts", "<f8", (len(self.lasts),)),
-            ("lasts_at", "<i8", (len(self.lasts),)),
-        ]
-        head: list[Any] = [
-            ("layout", "<u4"),
-            ("accepted", "<u4"),
-            ("hash", "<u8"),
-            ("last", "<i8"),
-            ("since", "<i8"),
-            ("pending_since", "<i8"),
-            ("segment", "<u4"),
-            ("pending", "<u4"),
-            ("stamp", "<u4"),
-            ("sequence", "<u4"),
-            ("pane", "<i8"),
-            ("ids", "<u8", (RING,)),
-        ]
-        return np.dtype(head + [shape for shape in shapes if shape[2][0]])
-
-    # -- bytes ------------------------------------------------------------------------
-
-    def unpack(self, blobs: Sequence[bytes | None], customers: Sequence[str]) -> States:
-        """States of customers, writable; an empty State where there is no blob.
-
-        Foreign for bytes of another layout.
-        """
-        raw, wrong = unpack(blobs, self.dtype.itemsize)
-        if wrong >= 0:
-            raise Foreign(customers[wrong], "is not a packed State of this size")
-        states = raw.view(self.dtype)[:, 0]
-        if absent := [i for i, blob in enumerate(blobs) if blob is None]:
-            states["layout"][absent] = self.id
-            states["hash"][absent] = [customer_hash(customers[i]) for i in absent]
-            self.reset(states, np.array(absent))
-        if len(states) and (states["layout"] != self.id).any():
-            wrong = int(np.flatnonzero(states["layout"] != self.id)[0])
-            raise Foreign(customers[wrong], "has another layout id")
-        return states
-
-    def pack(self, states: States, which: Ints | None = None) -> list[bytes]:
-        """The bytes of each State, or of some of them."""
-        raw = np.ascontiguousarray(states).view(np.uint8).reshape(len(states), self.dtype.itemsize)
-        return pack(raw, np.arange(len(states)) if which is None else which)
-
-    def reset(self, states: States, where: Ints) -> None:
-        """Make States empty again, keeping whose they are."""
-        kept = states["hash"][where]
-        states[where] = np.zeros(1, self.dtype)[0]
-        states["layout"][where] = self.id
-        states["hash"][where] = kept
-        for name in ("last", "seen", "lasts_at"):
-            if name in (self.dtype.names or ()):
-                states[name][where] = -1
-
-    # -- events and windows -----------------------------------------------------------
-
-    def accept(self, states: States, rows: Rows, messages: Hashes) -> Ints:
-        """Note the events of the rows in the States (one per group), in place.
-
-        `messages` uint64: the hash of each event's id. Returns how many each group has.
-        """
-        if compiled.functions is not None:
-            total = np.empty(len(states), np.int64)
-            heads = (states["ids"], states["accepted"], states["last"])
-            compiled.functions.accept(*heads, rows.first, rows.event, rows.time, messages, total)
-            return total
-        events = np.flatnonzero(rows.event >= 0)
-        group = rows.group[events]
-        total = np.bincount(group, minlength=len(states))
-        order = np.arange(len(events)) - (np.cumsum(total) - total)[group]
-        kept = total[group] - order <= RING  # of more than a ring, only the newest
-        place = (states["accepted"][group].astype(np.int64) + order) % RING
-        ids = messages[rows.event[events]]
-        states["ids"][group[kept], place[kept]] = ids[kept]
-        states["accepted"] += total.astype(np.uint32)
-        states["last"] = running_latest(rows, rows.time, states["last"])[rows.last]
-        return total
-
     def rotate(self, states: States, pane: int) -> None:
         """Move the rings on to a pane, in place; slots of the panes passed become 0."""
         behind = pane - states["pane"]
         if not behind.any():
             return
         states["pane"] = pane
-        there = [name for name in ("counts", "sums", "bits") if self.blocks[name]]
+        there = [name for name in ("counts", "sums", "bits") if self.layout.blocks[name]]
         if compiled.functions is not None:
             for name in there:
                 compiled.functions.rotate(states[name], behind, pane)
@@ -257,16 +150,16 @@ class Layout:
         cells = _Cells(pane_of % self.panes, rows.pane - pane_of, rows.pane % self.panes)
         cut = 0
         for block in ("counts", "sums"):
-            if self.blocks[block]:
+            if self.layout.blocks[block]:
                 cut += self._sums(terms, block, states[block], rows, cells)
-        for i, name in enumerate(self.bits):
+        for i, name in enumerate(self.layout.bits):
             self._distinct(terms, name, states["bits"][:, i], rows, cells)
-        for i, name in enumerate(self.recencies):
+        for i, name in enumerate(self.layout.recencies):
             seen = states["seen"][:, i]
             at = running_latest(rows, np.where(self._reaches(name, rows), rows.time, -1), seen)
             terms[Recency(name)] = np.where(at < 0, np.nan, (rows.at - at) / DAY_MS)
             seen[:] = at[rows.last]
-        for i, name in enumerate(self.lasts):
+        for i, name in enumerate(self.layout.lasts):
             self._last(terms, name, states["lasts"][:, i], states["lasts_at"][:, i], rows)
         return terms, cut
 
@@ -281,7 +174,7 @@ class Layout:
         self, terms: dict[Term, Floats], block: str, rings: Ints, rows: Rows, cells: "_Cells"
     ) -> int:
         """Counts or sums: their windows after each row, and their rings after the last one."""
-        names = self.blocks[block]
+        names = self.layout.blocks[block]
         if compiled.functions is None:
             parts = enumerate(names)
             return sum(self._sum(terms, name, rings[:, i], rows, cells) for i, name in parts)

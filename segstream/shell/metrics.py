@@ -1,10 +1,11 @@
 """Every metric, once: name, kind, labels, meaning. docs/metrics.md is generated from this table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from segstream.core.batch import CAUSES, OUTCOMES, Checkpoint
@@ -161,7 +162,20 @@ TRAINER = (
 BY_PARTITION = [m.name.removeprefix("segstream_") for m in SEGMENTER if m.labels == ("partition",)]
 UNLABELLED = {"skewed": "events_skewed_total", "saturated": "values_saturated_total"}
 """What is counted beside the outcomes of events."""
-_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Histogram}
+
+
+class Distribution(Histogram):
+    """A histogram of many values at once: `observe` takes a microsecond for each."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        places = np.searchsorted(self._upper_bounds, amounts)  # the first bound that is not below
+        numbers = np.bincount(places, minlength=len(self._buckets)).tolist()
+        self._sum.inc(sum(amounts))
+        for bucket, number in zip(self._buckets, numbers, strict=True):
+            bucket.inc(number)
+
+
+_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Distribution}
 
 
 class Metrics:
@@ -250,9 +264,8 @@ class SegmenterMetrics:
 
     def published(self, partition: int, ages: list[int]) -> None:
         del partition
-        freshness = self.metrics["change_freshness_seconds"]
-        for age in ages:
-            freshness.observe(max(age, 0) / 1000)
+        seconds = [max(age, 0) / 1000 for age in ages]
+        self.metrics["change_freshness_seconds"].observe_all(seconds)
 
     def stands(self, partition: int, lag: int, delay: int) -> None:
         self.metrics["lag_records"].labels(partition).set(max(lag, 0))
