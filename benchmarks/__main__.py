@@ -187,9 +187,12 @@ def peers_command(
     zipf: Annotated[float | None, typer.Option(help="One exponent; else flat and hot.")] = None,
     only: Annotated[str, typer.Option(help="Some of them.")] = ",".join(MAKERS),
     seconds: Annotated[float, typer.Option(min=6, help="At the rate of the latencies.")] = 25.0,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="All in turn, so many times; medians count.")
+    ] = 1,
     file: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
-    """Other engines on the same work, checked for equal changes (half an hour)."""
+    """Other engines on the same work, checked for equal changes (half an hour a round)."""
     console = Console()
     console.width = max(console.width, 96)  # of the tables
     names = tuple(only.split(","))
@@ -199,7 +202,7 @@ def peers_command(
     if sys.platform != "linux":
         console.print("CPU time of other processes is read from /proc: this needs Linux.")
         raise typer.Exit(1)
-    plan = measure.Plan(_traffics(zipf), names, events, customers, seconds)
+    plan = measure.Plan(_traffics(zipf), names, events, customers, seconds, rounds)
 
     def keep(found: dict[str, Any]) -> None:
         if file is not None:  # after each peer: a run takes long

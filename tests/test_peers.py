@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.peers import line_up
 from benchmarks.peers.contents import Contents, Expected, contents, expected
 from benchmarks.peers.job import DAY_MS, Axis, Change, Job, Oracle, features
-from benchmarks.peers.measure import Differs, compare
+from benchmarks.peers.measure import Differs, compare, together
 from benchmarks.peers.model import CONFIG, fit, model_of
 from benchmarks.peers.pace import change_of
 from benchmarks.peers.report import verdicts
@@ -179,6 +179,16 @@ def test_steady_is_between_commits_amid_the_work() -> None:
     assert steady(readings, 80, 100) == Reading(1.0, 2.0, 0.0, 0.0, 10)
     with pytest.raises(TooShort, match="--events"):
         steady(readings, 95, 100)
+
+
+def test_of_several_rounds_the_median_counts() -> None:
+    rounds = [
+        {"peer": "quix", "us_cpu": cpu, "p50_ms": None, "changes": 7} for cpu in (3.0, 1.0, 2.0)
+    ]
+    found = {"peer": "quix", "us_cpu": 2.0, "p50_ms": None, "changes": 7}
+    assert together(rounds) == {**found, "us_cpu_of_rounds": [3.0, 1.0, 2.0]}
+    failed = {"peer": "quix", "failed": "no answer"}
+    assert together([*rounds, failed]) == failed
 
 
 def test_targets_are_held_against_the_same_traffic() -> None:

@@ -1,10 +1,15 @@
-"""All peers, one after the other, between the same servers: CPU, speed, latency, equal changes."""
+"""All peers, one after the other, between the same servers: CPU, speed, latency, equal changes.
+
+A machine that others share is faster in one minute than in the next: peers that are compared run in
+turn, several times, and of each figure the median counts.
+"""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from statistics import median_low
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,13 +30,15 @@ SETTLING = 5.0
 
 
 class Plan(NamedTuple):
-    """What is measured. `traffics`: (name, Zipf exponent); `seconds` at the steady rate."""
+    """What is measured. `traffics`: (name, Zipf exponent); `seconds` at the steady rate; `rounds`:
+    how often each peer has its turn."""
 
     traffics: tuple[tuple[str, float], ...]
     names: tuple[str, ...]
     events: int
     customers: int
     seconds: float = 25.0
+    rounds: int = 1
 
 
 class Differs(RuntimeError):
@@ -48,7 +55,7 @@ class Course:
     plan: Plan
 
     def __post_init__(self) -> None:
-        self.of = lru_cache(maxsize=2)(self._of)
+        self.of = lru_cache(self._of)  # of each share, for all rounds
 
     def _of(self, counted: int, paced: int) -> tuple[Contents, Expected]:
         what = contents(self.who, self.past, counted, paced)
@@ -72,11 +79,29 @@ def run(plan: Plan, tell: Tell, keep: Callable[[dict[str, Any]], None]) -> dict[
             course = Course(fit(past), who, past, plan)
             with stand(Path(directory), tell) as on:
                 found = facts(on.redis) | found
-                for number, peer in enumerate(peers):
-                    one = _outcome(on, peer, course, number)
-                    results.append({"traffic": traffic, "zipf": zipf, **one})
-                    keep(found)
+                start = len(results)
+                rounds: list[list[dict[str, Any]]] = [[] for _ in peers]
+                for turn in range(plan.rounds):
+                    for number, peer in enumerate(peers):
+                        one = _outcome(on, peer, course, turn * len(peers) + number)
+                        rounds[number].append({"traffic": traffic, "zipf": zipf, **one})
+                        results[start:] = [together(r) for r in rounds if r]
+                        keep(found)
     return found
+
+
+def together(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One peer's rounds as one result: the median of each figure, and the CPU of each round; or
+    the one that failed."""
+    for one in rounds:
+        if "failed" in one:
+            return dict(one)
+    found = dict(rounds[0])
+    for name in found:
+        values = [one[name] for one in rounds]
+        if all(isinstance(value, int | float) for value in values):
+            found[name] = median_low(values)
+    return {**found, "us_cpu_of_rounds": [one["us_cpu"] for one in rounds]}
 
 
 def _outcome(on: Stand, peer: Peer, course: Course, number: int) -> dict[str, Any]:
