@@ -192,14 +192,20 @@ def _workers(found: Found) -> Iterator[str]:
 
 def _peers(found: Found) -> Iterator[str]:
     yield "## Beside others, on the same work\n"
-    yield f"Measured on {found['date'][:10]} by `python -m benchmarks peers`.\n"
+    yield (
+        f"Measured on {found['date'][:10]} by `python -m benchmarks peers`. All take turns, "
+        "several times; of each figure the median counts, of two the lower.\n"
+    )
     rows = []
     for r in found["results"]:
         if "us_cpu" in r:
             ms = (f"{v:,.0f}" if (v := r.get(k)) is not None else "–" for k in ("p50_ms", "p99_ms"))
             name = f"{r['peer']}, {r['tuned']}".removesuffix(", ")
-            rows.append((name, r["traffic"], r["delivery"], f"{r['us_cpu']:,.1f}", *ms))
-    yield _table(("", "traffic", "delivery", "CPU s per million events", "p50, ms", "p99"), rows)
+            cpu, turns = f"{r['us_cpu']:,.1f}", r["us_cpu_of_rounds"]
+            spread = f"{min(turns):,.1f} to {max(turns):,.1f}"
+            rows.append((name, r["traffic"], r["delivery"], cpu, spread, *ms))
+    head = ("", "traffic", "delivery", "CPU s per million events", "its turns", "p50, ms", "p99")
+    yield _table(head, rows)
     for t in found.get("targets", []):
         reached = "reached" if t["reached"] else "**not reached**"
         yield f"- {t['traffic']}: {t['words']}: {t['ratio']:.1f} × ours, wanted ≥ {t['least']:.2g}: {reached}"  # noqa: E501
