@@ -35,11 +35,12 @@ def page(found: Found) -> str:
 
 
 def _crowded(machine: Found) -> Iterator[str]:
-    """A warning, if others were using the machine, too."""
+    """A warning, if the machine had other work."""
     if machine["load"] > machine["cores"]:
         yield (
-            "**Others were using the machine.** Wall times, rates and latencies say how it was "
-            "then, not how fast it is; times of CPU are longer than on a quiet machine, too.\n"
+            "**The machine was busy when this began.** As long as it stayed so, wall times, rates "
+            "and latencies say how it was then, not how fast it is; times of CPU are longer than "
+            "on a quiet machine, too.\n"
         )
 
 
@@ -192,18 +193,20 @@ def _workers(found: Found) -> Iterator[str]:
 
 def _peers(found: Found) -> Iterator[str]:
     yield "## Beside others, on the same work\n"
+    measured = [r for r in found["results"] if "us_cpu" in r]
+    rounds = max((len(r["us_cpu_of_rounds"]) for r in measured), default=1)
     yield (
-        f"Measured on {found['date'][:10]} by `python -m benchmarks peers`. All take turns, "
-        "several times; of each figure the median counts, of two the lower.\n"
+        f"Measured on {found['date'][:10]} by `python -m benchmarks peers`"
+        + (f"; {rounds} turns each, of every figure the lower median" if rounds > 1 else "")
+        + ".\n"
     )
     rows = []
-    for r in found["results"]:
-        if "us_cpu" in r:
-            ms = (f"{v:,.0f}" if (v := r.get(k)) is not None else "–" for k in ("p50_ms", "p99_ms"))
-            name = f"{r['peer']}, {r['tuned']}".removesuffix(", ")
-            cpu, turns = f"{r['us_cpu']:,.1f}", r["us_cpu_of_rounds"]
-            spread = f"{min(turns):,.1f} to {max(turns):,.1f}"
-            rows.append((name, r["traffic"], r["delivery"], cpu, spread, *ms))
+    for r in measured:
+        ms = (f"{v:,.0f}" if (v := r.get(k)) is not None else "–" for k in ("p50_ms", "p99_ms"))
+        name = f"{r['peer']}, {r['tuned']}".removesuffix(", ")
+        cpu, turns = f"{r['us_cpu']:,.1f}", r["us_cpu_of_rounds"]
+        spread = f"{min(turns):,.1f} to {max(turns):,.1f}"
+        rows.append((name, r["traffic"], r["delivery"], cpu, spread, *ms))
     head = ("", "traffic", "delivery", "CPU s per million events", "its turns", "p50, ms", "p99")
     yield _table(head, rows)
     for t in found.get("targets", []):

@@ -207,14 +207,17 @@ class Report:
             output.change_headers(self._ce_id(order, change.customer), self._source, key, change.at)
             for order, change, key in zip(orders, changes, keys, strict=True)
         ]
-        for topic, values, around in (
-            ("changes", map(encode, changes), headers),
-            ("memberships", memberships, repeat([])),
-        ):
-            self._outputs += map(
-                Output, repeat(topic), repeat(self.partition.number), keys, values, around,
-                positions, orders,
-            )  # fmt: skip
+        number, values = self.partition.number, map(encode, changes)
+        self._outputs += [
+            Output("changes", number, *columns)
+            for columns in zip(keys, values, headers, positions, orders, strict=True)
+        ]
+        self._outputs += [
+            Output("memberships", number, key, value, [], position, order)
+            for key, value, position, order in zip(
+                keys, memberships, positions, orders, strict=True
+            )
+        ]
 
     def _ce_id(self, order: Order, customer: str) -> bytes:
         """Of a change: which it is among all of the topic."""

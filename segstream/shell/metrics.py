@@ -1,12 +1,13 @@
 """Every metric, once: name, kind, labels, meaning. docs/metrics.md is generated from this table."""
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import prometheus_client as prometheus
 
 from segstream.core.batch import CAUSES, OUTCOMES, Checkpoint
 from segstream.core.calendar import instant_ms
@@ -164,25 +165,29 @@ UNLABELLED = {"skewed": "events_skewed_total", "saturated": "values_saturated_to
 """What is counted beside the outcomes of events."""
 
 
-class Distribution(Histogram):
+class Distribution(prometheus.Histogram):
     """A histogram of many values at once: `observe` takes a microsecond for each."""
 
     def observe_all(self, amounts: Sequence[float]) -> None:
-        places = np.searchsorted(self._upper_bounds, amounts)  # the first bound that is not below
-        numbers = np.bincount(places, minlength=len(self._buckets)).tolist()
         self._sum.inc(sum(amounts))
-        for bucket, number in zip(self._buckets, numbers, strict=True):
-            bucket.inc(number)
+        # The first bound that is not below.
+        places = Counter(bisect_left(self._upper_bounds, amount) for amount in amounts)
+        for place, number in places.items():
+            self._buckets[place].inc(number)
 
 
-_KINDS: dict[str, Any] = {"counter": Counter, "gauge": Gauge, "histogram": Distribution}
+_KINDS: dict[str, Any] = {
+    "counter": prometheus.Counter,
+    "gauge": prometheus.Gauge,
+    "histogram": Distribution,
+}
 
 
 class Metrics:
     """Live metrics of one process, by name without the prefix `segstream_`."""
 
     def __init__(self, table: Iterable[Metric]) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = prometheus.CollectorRegistry()
         self._live: dict[str, Any] = {}
         for metric in table:
             more = {"buckets": metric.buckets} if metric.buckets else {}

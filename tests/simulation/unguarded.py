@@ -12,7 +12,6 @@ import msgspec
 from segstream.claim import Ground
 from segstream.core.batch import Checkpoint, Position
 from segstream.core.hash import Partitioner, message_hashes
-from segstream.core.output import Output
 from segstream.ports import Announced, Fetched, Loaded, NotCommitted, Ports, Published, Write
 from segstream.testing.log import Transaction
 from segstream.worker import Computed, Worker
@@ -226,12 +225,7 @@ class PublishesAll(World):
 class WAlways(World):
     class worker(Worker):  # noqa: N801
         def _publish(self, batches: list[Computed], metadata: object) -> None:
-            outputs: list[Output] = [
-                output
-                for c in batches
-                for output in c.outcome.outputs
-                if output.position > self.owned[c.partition].published.position
-            ]
+            outputs = [output for c in batches for output in self._unpublished(c)]
             if outputs:
                 positions = {
                     c.partition: self._beyond(c.partition, c.outcome.checkpoint.position)

@@ -125,9 +125,9 @@ static int evaluate(Walk *walk, Decision *d, Py_ssize_t row, int64_t at, int is_
  * Apply the rows to the decisions of their groups, in place: fields [groups] of an array of States,
  * uint32, and int64 of the two times. `rules`: version, clear, held, hold, first.
  * `nearest_under(version, row)` is the segment nearest under an older version. `first` int64
- * [groups]: first row of each. `at`, `event` int64 [rows]; `distances` float64 [rows, segments]; `ids` int64 [segments].
- * `changed` bool [groups]: which have; `moves` int64 [rows, 6]: of each move its row, the segments
- * left and entered, cause, rule, and sequence. */
+ * [groups]: first row of each. `at`, `event` int64 [rows]; `distances` float64 [rows, segments];
+ * `ids` int64 [segments]. `changed` bool [groups]: which have; `moves` int64 [rows, 6]: of each
+ * move its row, the segments left and entered, cause, rule, and sequence. */
 PyObject *segment_decide(PyObject *Py_UNUSED(module), PyObject *args) {
     Views views;
     if (views_of(args, "ssssss--8888818", &views) < 0) return NULL;
